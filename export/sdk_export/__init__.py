@@ -1,0 +1,1 @@
+"""Trace, lower, write, prove: from a torch model to a bundle."""

@@ -1,0 +1,1 @@
+"""Networks of the seed systems. Empty until the first of them (VAR, LiT) lands."""

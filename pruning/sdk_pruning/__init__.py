@@ -1,0 +1,1 @@
+"""Structured pruning by subset fidelity. Empty until it lands."""

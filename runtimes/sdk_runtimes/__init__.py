@@ -1,0 +1,1 @@
+"""Ground floor: bundle format, specs, errors, sessions. Needs no torch."""

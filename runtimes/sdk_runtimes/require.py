@@ -1,0 +1,50 @@
+"""One door to optional packages."""
+
+import importlib
+import importlib.util
+from types import MappingProxyType, ModuleType
+
+from sdk_runtimes.errors import MissingExtraError
+
+# import name -> extra of edge-sdk that installs it
+EXTRAS = MappingProxyType(
+    {
+        "torch": "export",
+        "onnx": "export",
+        "onnx_ir": "export",
+        "onnxscript": "export",
+        "openvino": "openvino",
+        "coremltools": "coreml",
+        "tensorrt": "tensorrt",
+        "cuda.bindings.runtime": "tensorrt",
+    }
+)
+
+
+def require(module: str, *, needed_for: str = "") -> ModuleType:
+    """Imports an optional package.
+
+    Args:
+        module: import name, a key of `EXTRAS`.
+        needed_for: what the caller wanted to do, for the message.
+
+    Raises:
+        MissingExtraError: the package is not installed; names the pip line.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        extra = EXTRAS[module]
+        raise MissingExtraError(
+            f"{module!r} is not installed" + (f", and {needed_for} needs it" if needed_for else ""),
+            why=str(error),
+            fix=f"pip install 'edge-sdk[{extra}]'",
+        ) from error
+
+
+def is_installed(module: str) -> bool:
+    """Whether an optional package could be imported; imports nothing but its parents."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
