@@ -56,7 +56,9 @@ class UnknownChoiceError(SdkError, ValueError):
         self.known = tuple(known)
         listed = ", ".join(repr(name) for name in self.known) or "none"
         super().__init__(
-            f"unknown {kind} {given!r}", why=f"the known ones are {listed}", fix=fix or f"pass one of {listed}"
+            f"unknown {kind} {given!r}",
+            why=f"the known ones are {listed}",
+            fix=fix or f"pass one of {listed}",
         )
 
 
