@@ -15,7 +15,7 @@ SdkError
 │   ├── IntegrityError      truncated or altered: a hash or size differs
 │   └── UnsafeBundleError   malicious or malformed: paths, links, sizes, limits, unknown schema
 ├── FeedError               wrong name, dtype or shape at `run` (also ValueError)
-├── MemoryLimitError        the program would not fit the memory limit; refused before loading (also MemoryError)
+├── MemoryLimitError        would not fit the memory limit; refused before loading (also MemoryError)
 ├── DeviceError             the device or backend is not usable here
 └── SessionError            an engine failed while loading or running
 
