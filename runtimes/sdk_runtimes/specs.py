@@ -1,7 +1,7 @@
 """What a program takes and gives, as data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 # An int, a symbol ("batch"), or, in outputs only, an expression over symbols ("2*batch").
 Dim = int | str
 
-DTYPES: Mapping[str, np.dtype] = MappingProxyType(  # type: ignore[type-arg]  # a dtype of any scalar type
+DTYPES: Mapping[str, np.dtype] = MappingProxyType(
     {
         name: np.dtype(name)
         for name in (
@@ -99,7 +99,7 @@ class ProgramSpec:
     weights_bytes: int = 0
     activations_bytes: int = 0
     flops: int = 0
-    options: Mapping[str, str] = MappingProxyType({})
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -1,0 +1,1 @@
+"""One file a backend; each holds a class that implements `sdk_runtimes.session.RawSession`."""
