@@ -1,4 +1,4 @@
-"""How far shipped bytes are from the truth. In numpy, because goldens are replayed where there is no torch."""
+"""How far shipped bytes are from the truth. In numpy: goldens are replayed where there is no torch."""
 
 import math
 from collections.abc import Mapping
@@ -89,7 +89,8 @@ def compare(truth: Array, got: Array, *, usual_rms: float = 0.0) -> Deviation:
     wanted, given = truth.astype(np.float64).ravel(), got.astype(np.float64).ravel()
     known = np.isfinite(wanted)
     # An infinity that the truth has too (a masked score) is right; any other is not.
-    if not np.array_equal(wanted[~known], given[~known], equal_nan=True) or not np.isfinite(given[known]).all():
+    same_holes = np.array_equal(wanted[~known], given[~known], equal_nan=True)
+    if not same_holes or not np.isfinite(given[known]).all():
         return BROKEN
     wanted, given = wanted[known], given[known]
     error = rms(given - wanted)
