@@ -1,0 +1,41 @@
+"""Caps on what a bundle, or a graph in it, may ask of the machine that reads it."""
+
+from dataclasses import dataclass
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Far above what honest bundles need, far below what hurts; pass your own to raise or lower one.
+
+    Attributes:
+        manifest_bytes: size of `manifest.json`.
+        json_depth: nesting of any JSON document.
+        files: files in a bundle.
+        path_chars: length of a path inside the bundle.
+        total_bytes: size of all files together.
+        header_bytes: JSON header of a safetensors file.
+        golden_bytes: one file of goldens.
+        graph_bytes: a graph without its external weights (protobuf itself stops at 2 GiB).
+        graph_nodes: nodes of a graph, its subgraphs and functions together.
+        graph_depth: nesting of subgraphs and function calls; also of protobuf messages and XML elements.
+        tensor_bytes: one tensor, as declared.
+        grown_bytes: one tensor that a graph computes from constant shapes (ConstantOfShape, Tile, …).
+    """
+
+    manifest_bytes: int = 16 * MIB
+    json_depth: int = 32
+    files: int = 4096
+    path_chars: int = 240
+    total_bytes: int = 256 * GIB
+    header_bytes: int = 1 * MIB
+    golden_bytes: int = 4 * GIB
+    graph_bytes: int = 2 * GIB
+    graph_nodes: int = 500_000
+    graph_depth: int = 24
+    tensor_bytes: int = 64 * GIB
+    grown_bytes: int = 1 * GIB
+
+
+DEFAULT_LIMITS = Limits()
