@@ -1,0 +1,1 @@
+"""The operations of the Model Intermediate Language (MIL), one family a file."""
