@@ -15,6 +15,7 @@ from sdk_runtimes.errors import (
 )
 from sdk_runtimes.limits import DEFAULT_LIMITS, Limits
 from sdk_runtimes.manifest import Manifest, QualityRecord, parse_manifest
+from sdk_runtimes.manifest_checks import check_manifest
 from sdk_runtimes.specs import ProgramSpec
 
 
@@ -113,7 +114,8 @@ def open_bundle(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS
     """
     root = Path(path)
     data = read_manifest_bytes(root, limits)
-    manifest = parse_manifest(data)
+    manifest = parse_manifest(data, limits=limits)
+    check_manifest(manifest, limits)
     check_listing(root, manifest, limits)
     for relative, entry in manifest.files.items():
         check_file(root, relative, entry)

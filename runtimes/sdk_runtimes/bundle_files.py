@@ -14,10 +14,10 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 
-from sdk_runtimes.errors import IntegrityError, UnsafeBundleError
+from sdk_runtimes.errors import BundleError, IntegrityError, UnsafeBundleError
 from sdk_runtimes.limits import Limits
 from sdk_runtimes.manifest import FileEntry
 
@@ -33,7 +33,10 @@ _RESERVED = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{port}{number}" for port in ("com", "lpt") for number in range(10)]
 )
-_O_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+# O_NONBLOCK: a pipe that is put there after the look at its type must not make us wait.
+_O_SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_LINKS = "links and devices are refused"
+_FETCH = "fetch or export the bundle again"
 
 
 def is_plain_component(name: str) -> bool:
@@ -90,18 +93,16 @@ def open_regular(path: Path) -> BufferedReader:
     """
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise UnsafeBundleError(
-                f"{str(path)!r} is not a regular file", why="links and devices are refused"
-            )
+            raise UnsafeBundleError(f"{str(path)!r} is not a regular file", why=_LINKS)
         descriptor = os.open(path, os.O_RDONLY | _O_SAFE)
     except FileNotFoundError as error:
         raise IntegrityError(f"{str(path)!r} is missing", why="the manifest lists it", fix=_FETCH) from error
     except OSError as error:
-        raise UnsafeBundleError(f"{str(path)!r} cannot be opened", why=str(error)) from error
-    return os.fdopen(descriptor, "rb", buffering=1 << 16)
-
-
-_FETCH = "fetch or export the bundle again"
+        raise BundleError(f"{str(path)!r} cannot be opened", why=str(error)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnsafeBundleError(f"{str(path)!r} is not a regular file", why=_LINKS)
+    return BufferedReader(FileIO(descriptor, "rb"))
 
 
 def hash_file(path: Path) -> FileEntry:
@@ -143,37 +144,43 @@ def list_files(root: Path, limits: Limits) -> list[str]:
         UnsafeBundleError: a link, a device, a stray file beside the manifest, too many files.
     """
     found: list[str] = []
-    for relative in _walk(root, ""):
-        top = relative.partition("/")[0]
+    for count, relative in enumerate(_walk(root, "", limits)):
+        top, slash, _ = relative.partition("/")
+        if count > 2 * limits.files or len(found) > limits.files:
+            raise UnsafeBundleError(f"the bundle holds more than {limits.files} files")
         if relative in (MANIFEST_NAME, SIGNATURE_NAME):
             continue
-        if top not in ROOMS or top == relative:
+        if top not in ROOMS or not slash:
             raise UnsafeBundleError(
                 f"{relative!r} does not belong in a bundle", fix="remove it, or fetch the bundle again"
             )
-        found.append(relative)
-        if len(found) > limits.files:
-            raise UnsafeBundleError(f"the bundle holds more than {limits.files} files")
+        if not relative.endswith("/"):
+            found.append(relative)
     return sorted(found)
 
 
-def _walk(root: Path, prefix: str) -> Iterator[str]:
+def _walk(root: Path, prefix: str, limits: Limits) -> Iterator[str]:
+    if len(prefix) > limits.path_chars:
+        raise UnsafeBundleError(f"folder {prefix[:60]!r}… is nested too deep")
     with os.scandir(root / prefix) as entries:
         for entry in entries:
             relative = f"{prefix}{entry.name}"
-            if (
-                entry.is_symlink() or entry.is_junction()
-                if hasattr(entry, "is_junction")
-                else entry.is_symlink()
-            ):
+            if _is_link(entry):
                 raise UnsafeBundleError(
                     f"{relative!r} is a link",
                     why="links can lead out of the bundle, or be changed after the check",
                     fix="copy the bundle with its links resolved (cp -rL)",
                 )
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(root, f"{relative}/")
+                yield f"{relative}/"
+                yield from _walk(root, f"{relative}/", limits)
             elif entry.is_file(follow_symlinks=False):
                 yield relative
             else:
                 raise UnsafeBundleError(f"{relative!r} is not a regular file")
+
+
+def _is_link(entry: os.DirEntry[str]) -> bool:
+    # Windows has junctions beside symbolic links; both are reparse points.
+    attributes = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
+    return entry.is_symlink() or bool(attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT)

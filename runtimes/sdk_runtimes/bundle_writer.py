@@ -14,6 +14,7 @@ from sdk_runtimes.bundle_files import MANIFEST_NAME, ROOMS, hash_file, list_file
 from sdk_runtimes.errors import OutputExistsError, SdkError, WriteError
 from sdk_runtimes.limits import DEFAULT_LIMITS, MIB, Limits
 from sdk_runtimes.manifest import Manifest, dump_manifest, parse_manifest
+from sdk_runtimes.manifest_checks import check_manifest
 from sdk_runtimes.staging import new_sibling, tidy
 
 _CANNOT_WRITE = {
@@ -83,7 +84,8 @@ def seal_bundle(folder: Path, manifest: Manifest, *, limits: Limits = DEFAULT_LI
     """
     files = {relative: hash_file(folder / relative) for relative in list_files(folder, limits)}
     data = dump_manifest(replace(manifest, files=files))
-    sealed = parse_manifest(data)
+    sealed = parse_manifest(data, limits=limits)
+    check_manifest(sealed, limits)
     check_listing(folder, sealed, limits)
     for relative in files:
         _flush(folder / relative)

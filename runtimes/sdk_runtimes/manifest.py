@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from sdk_runtimes.errors import UnsafeBundleError
+from sdk_runtimes.limits import DEFAULT_LIMITS, Limits
 from sdk_runtimes.specs import STRICT, ProgramSpec
+from sdk_runtimes.strict_json import load_json
 
 SCHEMA_VERSION = 1
 
@@ -154,18 +156,16 @@ def dump_manifest(manifest: Manifest) -> bytes:
     return text.encode() + b"\n"
 
 
-def parse_manifest(data: bytes) -> Manifest:
-    """Reads and checks a manifest.
+def parse_manifest(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Manifest:
+    """Reads a manifest; `manifest_checks.check_manifest` then looks at what it says.
 
     Raises:
         UnsafeBundleError: not JSON, an unknown schema version, an unknown key, a wrong type.
     """
     import pydantic
 
-    try:
-        version = json.loads(data).get("schema_version")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise UnsafeBundleError("manifest.json is not a JSON object", why=str(error)) from error
+    document = load_json(data, name="manifest.json", limits=limits)
+    version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise UnsafeBundleError(
             f"manifest.json has schema version {version!r}",
