@@ -1,0 +1,302 @@
+"""The front door: from a torch model to a `Captured` network.
+
+    samples -> eager run (names of the outputs) -> torch.export -> passes -> specs
+
+Eager fp32 is the truth, so the weights are checked first: a NaN in them would make every comparison pass
+or fail by luck.
+"""
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from sdk_export.captured import Arrays, Captured
+from sdk_export.dims import FlatDims, Symbols, flat_dims, nested_dims, traceable
+from sdk_export.names import Leaf, input_leaves, output_leaves, register_dataclasses
+from sdk_export.samples import Samples, find_samples
+from sdk_export.trace_errors import trace_error
+from sdk_runtimes.errors import ArgumentError, SampleInputsError, SdkError, TraceError, WeightsError
+from sdk_runtimes.specs import DTYPES, TensorSpec
+
+_log = logging.getLogger(__name__)
+
+
+def capture(
+    model: nn.Module | ExportedProgram,
+    *,
+    name: str | None = None,
+    sample_inputs: object = None,
+    sample_kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: object = None,
+) -> Captured:
+    """Traces a model and gathers what every target needs.
+
+    Args:
+        model: a module (its weights are not copied) or an already exported program.
+        name: of the program; the class name by default.
+        sample_inputs: see `find_samples`.
+        sample_kwargs: further keyword arguments.
+        dynamic_shapes: see `flat_dims`.
+
+    Raises:
+        SampleInputsError: no sample inputs, or they do not fit.
+        WeightsError: NaN or Inf in the weights.
+        TraceError: torch.export cannot trace it, or it writes into its inputs or buffers.
+    """
+    if isinstance(model, ExportedProgram):
+        return _from_exported(model, name, sample_inputs, sample_kwargs)
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(
+            f"model is a {type(model).__name__}",
+            why="an nn.Module, an ExportedProgram, or a path to an .onnx or .pt2 file can be exported",
+            fix="sdk.export(module, …)",
+        )
+    refuse_bad_weights(model)
+    samples = _as_float32(find_samples(model, sample_inputs, sample_kwargs))
+    module = _on_cpu_in_float32(model)
+    with _evaluating(module):
+        leaves = input_leaves(module, samples)
+        outputs = _run_eager(module, samples)
+        register_dataclasses(outputs)
+        register_dataclasses((samples.args, samples.kwargs))
+        dims = flat_dims(module, samples, dynamic_shapes)
+        exported = _trace(module, samples, leaves, dims)
+    return _captured(name or type(model).__name__, module, exported, samples, output_leaves(outputs), dims)
+
+
+def refuse_bad_weights(model: nn.Module) -> None:
+    """Refuses NaN anywhere and Inf in parameters (buffers may hold -inf masks).
+
+    Raises:
+        WeightsError: names the tensors.
+    """
+    bad = [f"{path} (NaN)" for path, t in model.state_dict(keep_vars=True).items() if _has(torch.isnan, t)]
+    bad += [f"{path} (Inf)" for path, t in model.named_parameters() if _has(torch.isinf, t)]
+    if bad:
+        shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        raise WeightsError(
+            f"{type(model).__name__} has weights that are not numbers: {shown}",
+            why="no comparison with such a model means anything",
+            fix="load an earlier checkpoint",
+        )
+
+
+def _has(test: Any, tensor: object) -> bool:
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        return False
+    # In chunks: the boolean mask of a large weight would add a quarter of its size to the peak.
+    flat = tensor.detach().reshape(-1)
+    return any(bool(test(chunk).any()) for chunk in torch.split(flat, 1 << 24))
+
+
+def _on_cpu_in_float32(model: nn.Module) -> nn.Module:
+    """The model itself if it is on the CPU in fp32, else a copy: eager fp32 is the truth."""
+    tensors = [t for t in model.state_dict(keep_vars=True).values() if isinstance(t, torch.Tensor)]
+    other_device = next((t.device for t in tensors if t.device.type not in ("cpu", "meta")), None)
+    other_dtype = next((t.dtype for t in tensors if t.is_floating_point() and t.dtype != torch.float32), None)
+    if any(t.device.type == "meta" for t in tensors):
+        raise WeightsError(
+            f"{type(model).__name__} has weights on the meta device",
+            why="there is nothing to ship",
+            fix="load the checkpoint first: model.load_state_dict(…, assign=True)",
+        )
+    if other_device is None and other_dtype is None:
+        return model
+    _log.info("exporting a float32 CPU copy of a %s model on %s", other_dtype, other_device or "cpu")
+    return copy.deepcopy(model).to(device="cpu", dtype=torch.float32)
+
+
+def _as_float32(samples: Samples) -> Samples:
+    def convert(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        leaf = leaf.detach().cpu()
+        return leaf.float() if leaf.is_floating_point() else leaf
+
+    args, kwargs = pytree.tree_map(convert, (samples.args, samples.kwargs))
+    return Samples(args, kwargs)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode (dropout off, running statistics), and every module back as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextlib.contextmanager
+def _quiet_torch() -> Iterator[None]:
+    """Keeps torch from printing the half-made graph of a failed trace: the error says what is needed."""
+    noisy = [logging.getLogger("torch.fx.experimental.symbolic_shapes"), logging.getLogger("torch._export")]
+    levels = [logger.level for logger in noisy]
+    for logger in noisy:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(noisy, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _run_eager(model: nn.Module, samples: Samples) -> object:
+    try:
+        with torch.no_grad():
+            return model(*samples.args, **samples.kwargs)
+    except Exception as error:
+        raise SampleInputsError(
+            f"{type(model).__name__} fails on its own sample inputs: {type(error).__name__}: {error}",
+            why="the model is run once in eager mode before it is traced",
+            fix="pass inputs it accepts: sample_inputs=…",
+        ) from error
+
+
+def _trace(model: nn.Module, samples: Samples, leaves: Sequence[Leaf], dims: FlatDims) -> ExportedProgram:
+    inputs = traceable(samples, leaves, dims)
+    try:
+        with torch.no_grad(), _quiet_torch():
+            exported = torch.export.export(
+                model,
+                inputs.args,
+                inputs.kwargs,
+                dynamic_shapes=nested_dims(model, inputs, dims),
+                strict=False,
+            )
+    except Exception as error:
+        raise trace_error(model, error) from error
+    refuse_side_effects(exported, type(model).__name__)
+    return exported
+
+
+def refuse_side_effects(exported: ExportedProgram, name: str) -> None:
+    """Refuses programs that write into buffers or inputs: no target keeps such state for the caller.
+
+    Raises:
+        TraceError: names the buffers or inputs.
+    """
+    signature = exported.graph_signature
+    written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    if written:
+        raise TraceError(
+            f"{name}.forward writes into {', '.join(map(str, written))}",
+            why="a program is a function: state that changes must go in and come out",
+            fix="take the state as an argument of forward and return the new state",
+        )
+
+
+def _from_exported(
+    exported: ExportedProgram,
+    name: str | None,
+    sample_inputs: object,
+    sample_kwargs: Mapping[str, Any] | None,
+) -> Captured:
+    module = exported.module(check_guards=False)
+    if sample_inputs is None and not sample_kwargs and exported.example_inputs is not None:
+        sample_inputs, sample_kwargs = exported.example_inputs
+    refuse_bad_weights(module)
+    refuse_side_effects(exported, name or "the program")
+    samples = find_samples(module, sample_inputs, sample_kwargs)
+    outputs = _run_eager(module, samples)
+    return _captured(name or "program", module, exported, samples, output_leaves(outputs), {})
+
+
+def _captured(
+    name: str,
+    module: nn.Module,
+    exported: ExportedProgram,
+    samples: Samples,
+    outputs: Sequence[Leaf],
+    dims: FlatDims,
+) -> Captured:
+    leaves = input_leaves(module, samples)
+    tensors = {leaf: value for leaf, value in leaves if isinstance(value, torch.Tensor)}
+    symbols = Symbols()
+    traced = _placeholders(exported, leaves)
+    for leaf, value in traced.items():
+        symbols.learn(leaf, value, dims.get(leaf, {}))
+    return Captured(
+        name=name,
+        exported=exported,
+        inputs=tuple(_spec(leaf, value, symbols) for leaf, value in traced.items()),
+        outputs=tuple(_spec(leaf, value, symbols) for leaf, value in _results(exported, outputs)),
+        symbols=symbols.ranges(exported.range_constraints),
+        samples={leaf: value.numpy() for leaf, value in tensors.items()},
+        reference=_Reference(module, samples, leaves),
+    )
+
+
+def _placeholders(exported: ExportedProgram, leaves: Sequence[Leaf]) -> dict[str, torch.Tensor]:
+    """Flat input name -> its fake tensor in the trace."""
+    nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
+    traced: dict[str, torch.Tensor] = {}
+    for (leaf, value), node in zip(leaves, exported.graph_signature.user_inputs, strict=True):
+        if isinstance(value, torch.Tensor):
+            assert isinstance(node, str)
+            traced[leaf] = nodes[node].meta["val"]
+    return traced
+
+
+def _results(exported: ExportedProgram, outputs: Sequence[Leaf]) -> list[tuple[str, torch.Tensor]]:
+    """Output names with their fake tensors; constants and None are left out."""
+    (final,) = (node for node in exported.graph.nodes if node.op == "output")
+    # Mutations come first among the outputs; there are none (`refuse_side_effects`).
+    return [
+        (leaf, node.meta["val"])
+        for (leaf, value), node in zip(outputs, final.args[0], strict=True)
+        if isinstance(value, torch.Tensor)
+    ]
+
+
+def _spec(name: str, value: torch.Tensor, symbols: Symbols) -> TensorSpec:
+    dtype = str(value.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise TraceError(
+            f"{name!r} is {dtype}",
+            why=f"a tensor that crosses the border is one of {', '.join(DTYPES)}",
+            fix="complex numbers go as two real tensors, bfloat16 as float32",
+        )
+    return TensorSpec(name, dtype, symbols.shape(value))
+
+
+class _Reference:
+    """Eager fp32 on arrays by name."""
+
+    def __init__(self, module: nn.Module, samples: Samples, leaves: Sequence[Leaf]) -> None:
+        self.module = module
+        self._leaves = tuple(leaves)
+        _, self._structure = pytree.tree_flatten((samples.args, samples.kwargs))
+
+    def __call__(self, feeds: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        flat = [
+            torch.from_numpy(np.array(feeds[name])) if isinstance(value, torch.Tensor) else value
+            for name, value in self._leaves
+        ]
+        args, kwargs = pytree.tree_unflatten(flat, self._structure)
+        try:
+            with torch.no_grad(), _evaluating(self.module):
+                outputs = self.module(*args, **kwargs)
+        except SdkError:
+            raise
+        except Exception as error:
+            raise SampleInputsError(
+                f"the model fails in eager mode: {type(error).__name__}: {error}",
+                why="the quality gate draws inputs of its own within the range of the samples",
+                fix="pass sample inputs that span what the model accepts",
+            ) from error
+        return {
+            name: value.detach().numpy()
+            for name, value in output_leaves(outputs)
+            if isinstance(value, torch.Tensor)
+        }

@@ -1,0 +1,185 @@
+"""From a captured network to ONNX IR with our names: what `onnx`, `openvino` and `tensorrt` are written from.
+
+One lowering for three targets, so that a value has the same name in all of them and the gate can follow
+a divergence from the shipped bytes back to the module that made it.
+"""
+
+import ast
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+
+import onnx_ir as ir
+import torch
+from torch.export import ExportedProgram
+
+from sdk_export.captured import Captured, Source
+from sdk_export.onnx_precision import lower_precision
+from sdk_runtimes.errors import LoweringError, SdkError
+from sdk_runtimes.specs import TensorSpec
+
+MODULE_KEY = "module"
+"""Node metadata: the path of the module that the node comes from."""
+
+OPSET = 20  # the newest that ONNX Runtime 1.24, OpenVINO 2026.1 and TensorRT 10 all read
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_NODE = re.compile(r"node(?: named)?[ `'%]+(\w+)")
+_OP = re.compile(r"aten[.:]+\w+(?:\.\w+)?|<OpOverload\(op='([^']+)'")
+
+
+def build_model(captured: Source, precision: str) -> ir.Model:
+    """Lowers to ONNX IR; weights still point into the torch model.
+
+    Args:
+        captured: the network.
+        precision: "fp32", "fp16" or "bf16"; inputs and outputs keep their own dtypes.
+
+    Raises:
+        LoweringError: an op that ONNX cannot express; names the op, module path and source line.
+    """
+    if isinstance(captured, Captured):
+        model = _translate(captured.exported)
+        _keep_only_module_paths(model)
+    else:
+        model = ir.load(captured.file)
+    _name_borders(model.graph, captured)
+    if precision != "fp32":
+        lower_precision(model, precision, captured.keep_fp32)
+    _forget_inner_shapes(model.graph)
+    model.graph.name = captured.name
+    model.producer_name, model.producer_version = "edge-sdk", None
+    model.doc_string = model.graph.doc_string = None
+    return model
+
+
+def _translate(exported: ExportedProgram) -> ir.Model:
+    from torch.onnx import OnnxExporterError
+
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                exported, dynamo=True, verbose=False, optimize=True, opset_version=OPSET
+            )
+    except OnnxExporterError as error:
+        raise lowering_error("onnx", exported, error) from error
+    assert program is not None
+    return program.model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.onnx logs that torchvision is absent (it must be) and warns about its own internals."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def lowering_error(target: str, exported: ExportedProgram, error: BaseException) -> SdkError:
+    """An error that names the op, the module path and the source line of what could not be lowered."""
+    messages = _chain(error)
+    by_name = {node.name: node for node in exported.graph.nodes}
+    named = [by_name[n] for text in messages for n in _NODE.findall(text) if n in by_name]
+    op = next((match.group(1) or match.group(0) for text in messages if (match := _OP.search(text))), "")
+    node = named[0] if named else None
+    where = [f"op {op or (node.target if node else 'unknown')}"]
+    if node is not None:
+        stack = node.meta.get("nn_module_stack") or {}
+        where.append(f"module {[path for path, _ in stack.values()][-1] if stack else '(the model itself)'}")
+        frames = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip()]
+        where += [f"at {' '.join(frames[-2:])}"] if frames else []
+    return LoweringError(
+        f"{target} cannot express {', '.join(where)}",
+        why=messages[-1].splitlines()[0] if messages[-1] else type(error).__name__,
+        fix="rewrite this line with ops that the target has, or export for another target",
+    )
+
+
+def _chain(error: BaseException) -> list[str]:
+    messages = []
+    cause: BaseException | None = error
+    while cause is not None:
+        messages.append(str(cause).strip())
+        cause = cause.__cause__
+    return messages
+
+
+def _keep_only_module_paths(model: ir.Model) -> None:
+    """Node metadata shrinks to the module path: torch's holds source lines and folders of this machine."""
+    for node in model.graph.all_nodes():
+        path = _module_path(node.metadata_props)
+        node.metadata_props.clear()
+        node.doc_string = None
+        if path:
+            node.metadata_props[MODULE_KEY] = path
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for value in _values(model.graph):
+        value.metadata_props.clear()
+
+
+def _module_path(metadata: Mapping[str, str]) -> str:
+    """The innermost module in torch's scopes, which end with the traced op's own name."""
+    scopes = metadata.get(_SCOPES)
+    if not scopes:
+        return ""
+    return str(ast.literal_eval(scopes)[:-1][-1:] or [""])[2:-2]
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph.all_nodes():
+        yield from node.outputs
+
+
+def _name_borders(graph: ir.Graph, captured: Source) -> None:
+    """Inputs and outputs get the names and the symbolic shapes of the specs."""
+    _own_outputs(graph)
+    border = [*graph.inputs, *graph.outputs]
+    specs = [*captured.inputs, *captured.outputs]
+    assert len(border) == len(specs), f"{len(border)} values at the border, {len(specs)} specs"
+    taken = {spec.name for spec in specs}
+    for value in _values(graph):
+        if value.name in taken and value not in border:
+            value.name = f"{value.name}.inner"
+    for i, value in enumerate(border):  # two steps, because an old name may be another's new one
+        value.name = f"border.{i}"
+    for value, spec in zip(border, specs, strict=True):
+        value.name = spec.name
+        value.shape = ir.Shape(_onnx_dims(spec))
+
+
+def _onnx_dims(spec: TensorSpec) -> list[int | str]:
+    return list(spec.shape)
+
+
+def _own_outputs(graph: ir.Graph) -> None:
+    """Every output becomes a value of its own: not an input, not an initializer, not another output."""
+    seen: set[int] = set()
+    for i, value in enumerate(list(graph.outputs)):
+        if value.producer() is None or id(value) in seen:
+            node = ir.node("Identity", [value])
+            node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+            graph.append(node)
+            graph.outputs[i] = node.outputs[0]
+        seen.add(id(graph.outputs[i]))
+
+
+def _forget_inner_shapes(graph: ir.Graph) -> None:
+    """Engines infer inner shapes; torch's carry its own symbol names, which would contradict ours."""
+    border = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if id(value) not in border:
+                value.shape = None
+                value.type = None
