@@ -46,8 +46,21 @@ CARRIED: Mapping[str, str] = MappingProxyType(
 
 # Words of the MIL text format.
 _RESERVED = frozenset(
-    "any bool program func tensor list dict tuple true false string bf16 fp16 fp32 fp64 int8 int16 int32 int64"
-    " uint8 uint16 uint32 uint64 state".split()
+    {"any", "bool", "program", "func", "tensor", "list", "dict", "tuple", "true", "false", "string", "state"}
+    | {
+        "bf16",
+        "fp16",
+        "fp32",
+        "fp64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+    }
 )
 _ESCAPE = re.compile(r"_x([0-9a-f]+)_")
 _ALSO_AN_INPUT = "\0"
@@ -61,19 +74,16 @@ def coreml_name(name: str) -> str:
     make the result look escaped. `source_name` undoes it.
     """
     escaped = re.sub(r"[^A-Za-z0-9_]|_(?=x[0-9a-f])", lambda found: _escaped(found[0]), name)
-    if name in _RESERVED or not name or name[0].isdigit():
-        return (_escaped(name[0]) + escaped[1:]) if name else _escaped("\1")
-    return escaped
+    return _escaped(name[0]) + escaped[1:] if name in _RESERVED or name[0].isdigit() else escaped
 
 
 def source_name(coreml: str) -> str:
     """The name that `coreml_name` was given."""
-    name = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), coreml)
-    return name.removesuffix(_ALSO_AN_INPUT).removeprefix("\1")
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), coreml).removesuffix(_ALSO_AN_INPUT)
 
 
 def output_names(inputs: Iterable[str], outputs: Iterable[str]) -> tuple[str, ...]:
-    """Core ML names of outputs; one that is an input's name as well is told apart, since Core ML demands it."""
+    """Core ML names of outputs; one that is also an input's name is told apart, as Core ML demands."""
     taken = frozenset(inputs)
     return tuple(coreml_name(name + _ALSO_AN_INPUT if name in taken else name) for name in outputs)
 

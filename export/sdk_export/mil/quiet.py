@@ -43,6 +43,8 @@ def quiet_coremltools(needed_for: str = "") -> Iterator[ModuleType]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module=r"coremltools(\.|$)")
+        # It leaves its temporary weight folder to the garbage collector.
+        warnings.filterwarnings("ignore", message="Implicitly cleaning up", category=ResourceWarning)
         stack.enter_context(_silenced(logging.getLogger("coremltools")))
         coremltools = require("coremltools", needed_for=needed_for)
         for module, name in _BARS:

@@ -59,9 +59,9 @@ def transpose(x: Array, perm: Array) -> Array:
 
 
 def concat(values: tuple[Array, ...], axis: Any, interleave: Any = False) -> Array:
-    """Joins along an axis; `interleave` takes one slice of each in turn."""
+    """Joins along an axis, scalars to a vector; `interleave` takes one slice of each in turn."""
     if not bool(interleave):
-        return np.concatenate(values, int(axis))
+        return np.concatenate([np.atleast_1d(value) for value in values], int(axis))
     at = int(axis) % values[0].ndim
     stacked = np.stack(values, at + 1)
     return stacked.reshape(*stacked.shape[:at], -1, *stacked.shape[at + 2 :])

@@ -1,0 +1,111 @@
+"""Brings a traced graph into a form that coremltools converts, and names the operation where it cannot."""
+
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from sdk_export.targets.coreml_fixes import FIXES
+from sdk_runtimes.errors import LoweringError, SdkError
+
+# A decomposition may give operations that need decomposing too; chains are short.
+_ROUNDS = 4
+
+
+def lowered(exported: ExportedProgram) -> ExportedProgram:
+    """The graph with our fixes in it and no operation that coremltools does not know.
+
+    Operations it does not know are decomposed where torch knows how.
+
+    Raises:
+        LoweringError: operations that remain unknown; names the first with module path and source line.
+    """
+    table = dict(FIXES)
+    for _ in range(_ROUNDS):
+        exported = _decomposed(exported, table)
+        unknown = _unknown(exported)
+        known_to_torch = torch._decomp.core_aten_decompositions()  # the table is in no public module
+        wanted = {
+            node.target: known_to_torch[node.target] for node in unknown if node.target in known_to_torch
+        }
+        if not wanted:
+            break
+        table = {**table, **wanted}
+    if unknown:
+        _refuse(unknown)
+    return exported
+
+
+def _decomposed(exported: ExportedProgram, table: dict[Any, Any]) -> ExportedProgram:
+    """`run_decompositions` without torch 2.13's warning about its own use of a name it renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
+        return exported.run_decompositions(table)
+
+
+def _unknown(exported: ExportedProgram) -> list[Node]:
+    """Operations without a converter."""
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
+    from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
+
+    return [
+        node
+        for node in exported.graph.nodes
+        if node.op == "call_function" and sanitize_op_kind(_kind(node)) not in _TORCH_OPS_REGISTRY
+    ]
+
+
+def _kind(node: Node) -> str:
+    """What coremltools looks an operation up by."""
+    target: Any = node.target
+    return str(target.name()) if hasattr(target, "name") else str(getattr(target, "__name__", target))
+
+
+def _refuse(nodes: list[Node]) -> None:
+    listed = sorted({_kind(node) for node in nodes})
+    raise LoweringError(
+        f"Core ML has no conversion for {', '.join(listed)} ({len(nodes)} uses); the first is {where(nodes[0])}",
+        why="coremltools does not know it and torch has no decomposition of it",
+        fix="write that part of the model with other operations, or export to another target",
+    )
+
+
+def where(node: Node) -> str:
+    """An operation in its author's terms: what it is, the module path, the source line."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    module = paths[-1].removeprefix("L['self'].") if paths else ""
+    lines = [line.strip() for line in str(node.meta.get("stack_trace") or "").splitlines() if line.strip()]
+    source = " -> ".join(lines[-2:]) if lines else "source unknown"
+    return f"{_kind(node)} in module {module or '(the model itself)'!r}, {source}"
+
+
+@contextmanager
+def naming_the_operation(exported: ExportedProgram) -> Iterator[None]:
+    """Turns whatever coremltools raises into an error that names the operation it was at."""
+    try:
+        yield
+    except SdkError:
+        raise
+    except Exception as error:  # coremltools raises whatever Python does: ValueError, TypeError, KeyError, …
+        node = _node_at(error, exported)
+        traceback.clear_frames(error.__traceback__)  # they hold a temporary folder with the weights so far
+        raise LoweringError(
+            f"Core ML cannot express {where(node)}" if node else f"Core ML conversion failed: {error}",
+            why=f"coremltools says {type(error).__name__}: {error}",
+            fix="write that part of the model with other operations, or export to another target",
+        ) from error
+
+
+def _node_at(error: Exception, exported: ExportedProgram) -> Node | None:
+    """The graph node being converted when the error was raised, from coremltools' own frames."""
+    nodes = {node.name: node for node in exported.graph.nodes}
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "convert_single_node":
+            return nodes.get(frame.f_locals["node"].name)
+    return None
