@@ -61,8 +61,12 @@ def check_sizes(spec: ProgramSpec, sizes: Mapping[str, int]) -> None:
 def stretch(array: Array, item: TensorSpec, sizes: Mapping[str, int]) -> Array:
     """Repeats or cuts an array along the axes whose symbol has a size."""
     for axis, dim in enumerate(item.shape):
-        if isinstance(dim, str) and dim in sizes and array.shape[axis]:
+        if not isinstance(dim, str) or dim not in sizes:
+            continue
+        if array.shape[axis]:
             array = np.take(array, np.arange(sizes[dim]) % array.shape[axis], axis=axis)
+        else:  # an empty cache has nothing to repeat
+            array = np.zeros((*array.shape[:axis], sizes[dim], *array.shape[axis + 1 :]), array.dtype)
     return np.ascontiguousarray(array).reshape(array.shape)  # 0-d stays 0-d
 
 
