@@ -9,6 +9,7 @@ or fail by luck.
 import contextlib
 import copy
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -145,7 +146,12 @@ def _quiet_torch() -> Iterator[None]:
     for logger in noisy:
         logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            # nn.LSTM and nn.GRU alias their weights in a list that torch.export sees being written.
+            warnings.filterwarnings("ignore", message=".*_flat_weights.*were assigned during export.*")
+            # torch pickles its own tree specs through a class that it has deprecated.
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated.*")
+            yield
     finally:
         for logger, level in zip(noisy, levels, strict=True):
             logger.setLevel(level)

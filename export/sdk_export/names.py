@@ -7,7 +7,7 @@ the elements of a tuple are "output_0", "output_1", ….
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,22 +22,44 @@ Leaf = tuple[str, Any]
 
 def input_leaves(model: nn.Module, samples: Samples) -> list[Leaf]:
     """Every leaf of the arguments with its name, in the order in which torch.export flattens them."""
-    leaves, _ = pytree.tree_flatten_with_path((samples.args, samples.kwargs))
-    positional = _positional_names(model, len(samples.args))
-    named = []
-    for path, value in leaves:
-        if path[0].idx == 0:  # type: ignore[attr-defined]  # (args, kwargs) is a tuple: a SequenceKey
-            head: str = positional[path[1].idx]  # type: ignore[attr-defined]  # args is a tuple likewise
-        else:
-            head = str(path[1].key)  # type: ignore[attr-defined]  # kwargs is a dict: a MappingKey
-        named.append((".".join([head, *_parts(path[2:])]), value))
-    return named
+    heads = _positional_names(model, len(samples.args))
+    top = [*zip(heads, samples.args, strict=True), *samples.kwargs.items()]
+    return [(".".join([head, *path]), leaf) for head, value in top for path, leaf in _descend(value)]
 
 
 def output_leaves(outputs: object) -> list[Leaf]:
     """Every leaf of what `forward` returned, with its name."""
-    leaves, _ = pytree.tree_flatten_with_path(outputs)
-    return [(_output_name(path), value) for path, value in leaves]
+    is_sequence = isinstance(outputs, tuple | list) and not hasattr(outputs, "_fields")
+    named = []
+    for path, leaf in _descend(outputs):
+        first = f"output_{path[0]}" if path and is_sequence else "output"
+        named.append((".".join([first, *path[1:]]) if is_sequence or not path else ".".join(path), leaf))
+    return named
+
+
+def _descend(value: object) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, leaf) pairs in pytree order."""
+    children = _children(value)
+    if children is None:
+        yield (), value
+        return
+    for key, child in children:
+        for path, leaf in _descend(child):
+            yield (key, *path), leaf
+
+
+def _children(value: Any) -> list[tuple[str, Any]] | None:
+    """One level of a pytree with the keys that its type knows; None for a leaf."""
+    node = pytree.SUPPORTED_NODES.get(pytree._get_node_type(value))
+    if node is None:
+        return None
+    if node.flatten_with_keys_fn is not None:
+        pairs, _ = node.flatten_with_keys_fn(value)
+        return [(str(_key(step)), child) for step, child in pairs]
+    children, _ = node.flatten_fn(value)
+    # Hugging Face's ModelOutput is registered without key paths, but it is a mapping.
+    keys = list(value) if isinstance(value, Mapping) and len(value) == len(children) else range(len(children))
+    return [(str(key), child) for key, child in zip(keys, children, strict=True)]
 
 
 def register_dataclasses(value: object) -> None:
@@ -61,19 +83,6 @@ def _positional_names(model: nn.Module, count: int) -> list[str]:
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             names.append(parameter.name)
     return names[:count]
-
-
-def _output_name(path: Sequence[Any]) -> str:
-    if not path:
-        return "output"
-    parts = _parts(path)
-    if isinstance(path[0], pytree.SequenceKey):
-        parts[0] = f"output_{parts[0]}"
-    return ".".join(parts)
-
-
-def _parts(path: Sequence[Any]) -> list[str]:
-    return [str(_key(step)) for step in path]
 
 
 def _key(step: Any) -> object:

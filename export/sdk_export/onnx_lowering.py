@@ -10,7 +10,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 import torch
@@ -19,7 +19,6 @@ from torch.export import ExportedProgram
 from sdk_export.captured import Captured, Source
 from sdk_export.onnx_precision import lower_precision
 from sdk_runtimes.errors import LoweringError, SdkError
-from sdk_runtimes.specs import TensorSpec
 
 MODULE_KEY = "module"
 """Node metadata: the path of the module that the node comes from."""
@@ -31,12 +30,15 @@ _NODE = re.compile(r"node(?: named)?[ `'%]+(\w+)")
 _OP = re.compile(r"aten[.:]+\w+(?:\.\w+)?|<OpOverload\(op='([^']+)'")
 
 
-def build_model(captured: Source, precision: str) -> ir.Model:
+def build_model(
+    captured: Source, precision: str, passes: Sequence[Callable[[ir.Graph], None]] = ()
+) -> ir.Model:
     """Lowers to ONNX IR; weights still point into the torch model.
 
     Args:
         captured: the network.
         precision: "fp32", "fp16" or "bf16"; inputs and outputs keep their own dtypes.
+        passes: rewrites that one target needs, run while inner shapes are still known.
 
     Raises:
         LoweringError: an op that ONNX cannot express; names the op, module path and source line.
@@ -47,6 +49,8 @@ def build_model(captured: Source, precision: str) -> ir.Model:
     else:
         model = ir.load(captured.file)
     _name_borders(model.graph, captured)
+    for rewrite in passes:
+        rewrite(model.graph)
     if precision != "fp32":
         lower_precision(model, precision, captured.keep_fp32)
     _forget_inner_shapes(model.graph)
@@ -143,24 +147,26 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _name_borders(graph: ir.Graph, captured: Source) -> None:
-    """Inputs and outputs get the names and the symbolic shapes of the specs."""
+    """Inputs and outputs get the names and the symbolic shapes of the specs.
+
+    An output that is called like an input gets ".out" in the file, where names are unique; sessions address
+    outputs by position.
+    """
     _own_outputs(graph)
     border = [*graph.inputs, *graph.outputs]
     specs = [*captured.inputs, *captured.outputs]
     assert len(border) == len(specs), f"{len(border)} values at the border, {len(specs)} specs"
-    taken = {spec.name for spec in specs}
-    for value in _values(graph):
-        if value.name in taken and value not in border:
+    input_names = {spec.name for spec in captured.inputs}
+    names = [spec.name for spec in captured.inputs]
+    names += [f"{spec.name}.out" if spec.name in input_names else spec.name for spec in captured.outputs]
+    for value in list(_values(graph)):
+        if value.name in names and not any(value is other for other in border):
             value.name = f"{value.name}.inner"
     for i, value in enumerate(border):  # two steps, because an old name may be another's new one
         value.name = f"border.{i}"
-    for value, spec in zip(border, specs, strict=True):
-        value.name = spec.name
-        value.shape = ir.Shape(_onnx_dims(spec))
-
-
-def _onnx_dims(spec: TensorSpec) -> list[int | str]:
-    return list(spec.shape)
+    for value, name, spec in zip(border, names, specs, strict=True):
+        value.name = name
+        value.shape = ir.Shape(list(spec.shape))
 
 
 def _own_outputs(graph: ir.Graph) -> None:

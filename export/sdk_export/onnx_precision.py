@@ -8,7 +8,6 @@ or when its module was promoted by the gate's repair. Inputs and outputs of the 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
@@ -18,7 +17,7 @@ LOW_TYPES: Mapping[str, ir.DataType] = MappingProxyType(
     {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 )
 
-_MAX_FINITE = MappingProxyType({"fp16": 65504.0, "bf16": float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)})
+_MAX_FINITE = MappingProxyType({"fp16": 65504.0, "bf16": 3.3895e38})
 
 KEPT_FP32 = frozenset(
     {
@@ -124,7 +123,7 @@ class _Lowering:
             # Bound now, computed at write: one converted weight in memory at a time.
             lambda: ir.Tensor(constant.numpy().astype(dtype.numpy()), dtype=dtype, name=name),
             dtype=dtype,
-            shape=ir.Shape(constant.shape),
+            shape=ir.Shape(constant.numpy().shape),
             name=name,
             cache=False,
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sdk_export.captured import Source
 from sdk_export.onnx_lowering import build_model
+from sdk_export.passes.isolate_reductions import isolate_reductions
 from sdk_export.targets.onnx import save_model
 from sdk_runtimes.errors import LoweringError
 from sdk_runtimes.require import require
@@ -28,7 +29,7 @@ def write(captured: Source, precision: str, folder: Path) -> tuple[str, ...]:
     openvino = require("openvino", needed_for='target="openvino"')
     # Beside the result, so that a large model needs room on one disk only.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-") as scratch:
-        (entry, *_) = save_model(build_model(captured, "fp32"), Path(scratch), f"{captured.name}.onnx")
+        (entry, *_) = save_model(build_model(captured, "fp32", [isolate_reductions]), Path(scratch), f"{captured.name}.onnx")
         try:
             model = openvino.convert_model(Path(scratch) / entry)
         except Exception as error:

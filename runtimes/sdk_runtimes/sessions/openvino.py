@@ -6,8 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from sdk_runtimes.cpu import cpu_name
 from sdk_runtimes.errors import DeviceError, SessionError, UnknownChoiceError
 from sdk_runtimes.feeds import Array
 from sdk_runtimes.opening import Device, OpenOptions, split_device
@@ -21,10 +20,10 @@ if TYPE_CHECKING:
 NAME = "openvino"
 TARGETS = ("openvino", "onnx")
 
-# unit -> (OpenVINO's name, kind), in the order of preference
-UNITS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {"gpu": ("GPU", "gpu"), "cpu": ("CPU", "cpu"), "npu": ("NPU", "npu"), "auto": ("AUTO", "auto")}
-)
+# unit -> kind; OpenVINO spells the units in capitals
+UNITS: Mapping[str, str] = MappingProxyType({"gpu": "gpu", "cpu": "cpu", "npu": "npu", "auto": "auto"})
+
+_IDENTITY = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES", "GPU_DRIVER_VERSION", "NPU_DRIVER_VERSION")
 
 # precision -> (OpenVINO's hint, the capability a device must list for it; None: all but NPUs have it)
 _HINTS: Mapping[str, tuple[str, str | None]] = MappingProxyType(
@@ -46,7 +45,8 @@ class OpenvinoSession:
         self._compiled: openvino.CompiledModel | None = compiled
         self._spec = spec
         self._inputs = _port_indices(compiled.inputs, spec.inputs, spec)
-        self._outputs = _port_indices(compiled.outputs, spec.outputs, spec)
+        # By position: an output that is called like an input has another name in the file.
+        self._outputs = tuple(range(len(spec.outputs)))
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
         self._tensor = require("openvino").Tensor
 
@@ -55,9 +55,12 @@ class OpenvinoSession:
         request, tensor = self._request, self._tensor
         assert request is not None, "closed"
         for index, array in zip(self._inputs, feeds, strict=True):
-            request.set_input_tensor(index, tensor(np.ascontiguousarray(array), shared_memory=True))
-        request.infer(share_outputs=True)
-        return [request.get_output_tensor(index).data.copy() for index in self._outputs]
+            flags = array.flags
+            # OpenVINO shares neither strided nor read-only arrays
+            shareable = array if flags.c_contiguous and flags.writeable else array.copy()
+            request.set_input_tensor(index, tensor(shareable, shared_memory=True))
+        results = request.infer().to_tuple()  # copies, in the order of the model's outputs
+        return [results[index] for index in self._outputs]
 
     def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
         """Ties C-contiguous buffers to the program; the callable runs it from and into them.
@@ -111,8 +114,8 @@ def open_session(spec: ProgramSpec, folder: Path, device: str, options: OpenOpti
     hint, reasons = precision_hint(spec.precision, unit, _capabilities(name))
     try:
         model = _core().read_model(str(folder / spec.entry))
-        config = _config(model, hint, unit, options)
-        compiled = _core().compile_model(model, name, config)
+        core = _core_without_snippets() if has_dynamic_attention(model) else _core()
+        compiled = core.compile_model(model, name, _config(hint, unit, options))
     except Exception as error:
         raise SessionError(
             f"OpenVINO {ov.__version__} did not load {spec.entry!r} on {device}: {error}",
@@ -129,8 +132,19 @@ def _core() -> "openvino.Core":
     return core
 
 
+@lru_cache(maxsize=1)
+def _core_without_snippets() -> "openvino.Core":
+    """A core whose CPU plugin compiles no subgraphs; see `has_dynamic_attention`.
+
+    As a setting of one compilation OpenVINO would drop it on the way from AUTO to the CPU.
+    """
+    core: openvino.Core = require("openvino").Core()
+    core.set_property("CPU", {"SNIPPETS_MODE": "DISABLE"})
+    return core
+
+
 def _openvino_name(unit: str, index: int) -> str:
-    base = UNITS[unit][0]
+    base = unit.upper()
     listed = _core().available_devices
     name = base
     if unit != "auto" and base not in listed:  # several GPUs are listed as GPU.0, GPU.1
@@ -174,29 +188,27 @@ def precision_hint(precision: str, unit: str, capabilities: Sequence[str]) -> tu
     return "f32", (reason,)
 
 
-def _config(model: "openvino.Model", hint: str, unit: str, options: OpenOptions) -> Mapping[str, str | int]:
+def _config(hint: str, unit: str, options: OpenOptions) -> Mapping[str, str | int]:
     config: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": hint,
-        # PERFORMANCE also turns on 8-bit attention caches and dynamic quantization of activations.
+        # PERFORMANCE would also quantize attention caches and the inputs of compressed layers to 8 bits.
         "EXECUTION_MODE_HINT": "ACCURACY",
         "PERFORMANCE_HINT": "LATENCY",
     }
     if options.cache_path:
         config["CACHE_DIR"] = str(options.cache_path)
-    if unit == "cpu":
-        if options.threads:
-            config["INFERENCE_NUM_THREADS"] = options.threads
-        if has_dynamic_attention(model):
-            config["SNIPPETS_MODE"] = "DISABLE"
+    if unit == "cpu" and options.threads:
+        config["INFERENCE_NUM_THREADS"] = options.threads
     return config
 
 
 def has_dynamic_attention(model: "openvino.Model") -> bool:
     """Whether a softmax or attention over a length that is not fixed is in the model or a body of it.
 
-    OpenVINO 2025.4 to 2026.4 compile MatMul-Softmax-MatMul into one CPU kernel, which, if its first run has
-    one key, computes garbage from 16 keys on (errors of 1e1): the loop of every KV cache. Without that
-    compilation the result is right.
+    OpenVINO 2025.4 to 2026.4 compile MatMul-Softmax-MatMul into one CPU kernel ("snippets"), which, if its
+    first run has one key, computes garbage from 16 keys on (errors of 1e1 and NaN): the loop of every KV
+    cache. Without that compilation the result is right, at 1.03x the time of a VAR-like loop (6 layers of
+    384, 10 steps to 680 keys); CPU_RUNTIME_CACHE_CAPACITY=0 mends it as well, at 1.27x.
     """
     return any(_attends_dynamically(node) for node in _all_nodes(model))
 
@@ -204,7 +216,8 @@ def has_dynamic_attention(model: "openvino.Model") -> bool:
 def _attends_dynamically(node: Any) -> bool:
     kind = node.get_type_name()
     if kind == "ScaledDotProductAttention":
-        return bool(node.input(1).get_partial_shape()[-2].is_dynamic)
+        keys = node.input(1).get_partial_shape()
+        return bool(keys.rank.is_dynamic or keys[-2].is_dynamic or keys[-1].is_dynamic)
     if kind != "Softmax":
         return False
     shape = node.input(0).get_partial_shape()
@@ -253,13 +266,13 @@ def devices() -> tuple[Device, ...]:
     if not is_installed("openvino"):
         note = "pip install 'edge-sdk[openvino]'"
         return tuple(
-            Device(f"{NAME}:{u}", NAME, kind, "", usable=False, note=note) for u, (_, kind) in UNITS.items()
+            Device(f"{NAME}:{u}", NAME, kind, "", usable=False, note=note) for u, kind in UNITS.items()
         )
     return tuple(device for unit in UNITS for device in _unit_devices(unit))
 
 
 def _unit_devices(unit: str) -> Iterator[Device]:
-    base, kind = UNITS[unit]
+    base, kind = unit.upper(), UNITS[unit]
     if unit == "auto":
         yield Device(f"{NAME}:auto", NAME, kind, "whatever OpenVINO chooses", usable=True)
         return
@@ -270,3 +283,14 @@ def _unit_devices(unit: str) -> Iterator[Device]:
     if not found:
         note = f"OpenVINO sees no {base}: no such hardware, or its driver is missing"
         yield Device(f"{NAME}:{unit}", NAME, kind, "", usable=False, note=note)
+
+
+def identity(device: str) -> Mapping[str, str]:
+    """What a verdict or a compiled blob depends on, apart from the bundle."""
+    ov = require("openvino", needed_for=f"device {device!r}")
+    name = _openvino_name(*split_device(device, NAME))
+    about = {"openvino": ov.__version__}
+    if name != "AUTO":
+        supported = _core().get_property(name, "SUPPORTED_PROPERTIES")
+        about |= {key: str(_core().get_property(name, key)) for key in _IDENTITY if key in supported}
+    return about | {"cpu": cpu_name()}
