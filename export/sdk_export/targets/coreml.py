@@ -57,12 +57,16 @@ def write(
         if given not in known:
             raise UnknownChoiceError(kind, given, known)
     with quiet_coremltools("target 'coreml'") as coremltools:
+        from sdk_export.targets.coreml_fixes import INEXACT_PASSES
         from sdk_export.targets.coreml_lowering import lowered, naming_the_operation
         from sdk_export.targets.coreml_package import settle_package
 
         _refuse_states(captured, precision)
         exported = lowered(captured.exported)
         package = folder / f"{captured.name}.mlpackage"
+        pipeline = coremltools.PassPipeline()
+        if precision == "fp32":
+            pipeline.remove_passes(INEXACT_PASSES)
         with naming_the_operation(exported):
             coremltools.convert(
                 exported,
@@ -71,6 +75,7 @@ def write(
                 compute_precision=coremltools.precision[_COMPUTE[precision]],
                 minimum_deployment_target=coremltools.target[minimum_target],
                 package_dir=str(package),
+                pass_pipeline=pipeline,
                 skip_model_load=True,
             )
         return settle_package(package, _metadata(captured))

@@ -8,10 +8,15 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from sdk_export.targets.coreml_fixes import FIXES
 from sdk_runtimes.errors import LoweringError, SdkError
+
+aten = torch.ops.aten
+
+_VIEWS = frozenset({aten.view.default, aten.reshape.default, aten._unsafe_view.default})
+_COPIES = frozenset({aten.clone.default, aten.contiguous.default})
 
 # A decomposition may give operations that need decomposing too; chains are short.
 _ROUNDS = 4
@@ -38,7 +43,20 @@ def lowered(exported: ExportedProgram) -> ExportedProgram:
         table = {**table, **wanted}
     if unknown:
         _refuse(unknown)
+    merge_views(exported.graph)
     return exported
+
+
+def merge_views(graph: Graph) -> None:
+    """A reshape of a reshape is one reshape; drops the inner one where nothing else uses it."""
+    for node in graph.nodes:
+        if node.target not in _VIEWS:
+            continue
+        source = node.args[0]
+        while source.target in _VIEWS or source.target in _COPIES:
+            source = source.args[0]
+        node.args = (source, *node.args[1:])
+    graph.eliminate_dead_code()
 
 
 def _decomposed(exported: ExportedProgram, table: dict[Any, Any]) -> ExportedProgram:
