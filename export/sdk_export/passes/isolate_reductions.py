@@ -1,8 +1,8 @@
 """Keeps OpenVINO from fusing a constant into a reduction over the last axis of a rank-3 tensor.
 
 OpenVINO's CPU plugin (2026.4.1) computes `Reduce(x[N, C, L], axis=2) ∘ c[C, 1]` wrongly from the second
-sample of a batch on: the fused constant is indexed by the wrong axis (errors of 1e-1, in fp32). Through a
-rank-4 view of the same data it is right, at no cost.
+sample of a batch on: the fused constant is indexed by the wrong axis (errors of 1e-1, in fp32). A Reshape
+between the two stops the fusion, at no cost; Unsqueeze and Squeeze do not, OpenVINO removes them first.
 """
 
 import numpy as np
@@ -10,13 +10,13 @@ import onnx_ir as ir
 
 
 def isolate_reductions(graph: ir.Graph) -> None:
-    """Rewrites in place `Reduce(x)` as `Squeeze(Reduce(Unsqueeze(x)))` where a constant would be fused.
+    """Rewrites in place `Reduce(x)` as `Reshape(Reduce(x))` where a constant would be fused.
 
     Needs the ranks of inner values.
     """
     for node in list(graph):
         if _is_hit(node):
-            _through_rank_4(graph, node)
+            _with_reshape(graph, node)
 
 
 def _is_hit(node: ir.Node) -> bool:
@@ -44,23 +44,19 @@ def _is_channel_constant(value: ir.Value | None) -> bool:
     return producer is not None and bool(producer.inputs) and all(map(_is_channel_constant, producer.inputs))
 
 
-def _through_rank_4(graph: ir.Graph, node: ir.Node) -> None:
+def _with_reshape(graph: ir.Graph, node: ir.Node) -> None:
     keepdims = node.attributes.get_int("keepdims", 1)
     (old,) = node.outputs
     name = old.name
-    # x[N, C, L] -> [N, C, 1, L] -> [N, C, 1, 1] -> [N, C, 1] or [N, C]
-    lifted = ir.node("Unsqueeze", [node.inputs[0], _constant(graph, f"{name}.lift", [2])])
-    reduced = ir.node(
-        node.op_type, [lifted.outputs[0], _constant(graph, f"{name}.axis", [3])], {"keepdims": 1}
-    )
-    squeezed = ir.node(
-        "Squeeze", [reduced.outputs[0], _constant(graph, f"{name}.drop", [2] if keepdims else [2, 3])]
-    )
-    result = squeezed.outputs[0]
+    # x[N, C, L] -> [N, C] -> [N, C, 1], or the other way round; a 0 in Reshape copies the size.
+    reduced = ir.node(node.op_type, list(node.inputs), {"keepdims": 1 - keepdims})
+    shape = _constant(graph, f"{name}.shape", [0, 0, 1] if keepdims else [0, 0])
+    reshaped = ir.node("Reshape", [reduced.outputs[0], shape])
+    result = reshaped.outputs[0]
     result.shape, result.type = old.shape, old.type
-    for new in (lifted, reduced, squeezed):
+    for new in (reduced, reshaped):
         new.metadata_props.update(node.metadata_props)
-    graph.insert_before(node, [lifted, reduced, squeezed])
+    graph.insert_before(node, [reduced, reshaped])
     old.replace_all_uses_with(result, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     result.name = name
