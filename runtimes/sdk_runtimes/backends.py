@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 from sdk_runtimes.errors import UnknownChoiceError
 from sdk_runtimes.opening import Device, OpenOptions
 from sdk_runtimes.session import RawSession
-from sdk_runtimes.sessions import onnxruntime, openvino
+from sdk_runtimes.sessions import coreml, onnxruntime, openvino
 from sdk_runtimes.specs import ProgramSpec
 
 __all__ = ["BACKENDS", "Backend", "Device", "OpenOptions", "open_raw"]
@@ -21,24 +22,49 @@ class Backend:
     Attributes:
         name: the first half of its device ids.
         targets: the formats it opens, the preferred one first.
+        units: second half of its device ids -> kind ("cpu", "gpu", "npu", "auto").
         devices: lists where it can run, and where it could but for something missing.
         open: opens a program on one of them.
+        identity: device id -> what a verdict or a compiled blob depends on (versions, driver, hardware).
     """
 
     name: str
     targets: tuple[str, ...]
+    units: Mapping[str, str]
     devices: Callable[[], tuple[Device, ...]]
     open: Callable[[ProgramSpec, Path, str, OpenOptions], RawSession]
+    identity: Callable[[str], Mapping[str, str]]
+
+
+class _SessionModule(Protocol):
+    """What a file of `sessions/` offers. Read-only members, as a module's names are to us."""
+
+    @property
+    def NAME(self) -> str: ...  # noqa: N802 - constants of a module
+    @property
+    def TARGETS(self) -> tuple[str, ...]: ...  # noqa: N802
+    @property
+    def UNITS(self) -> Mapping[str, str]: ...  # noqa: N802
+    def devices(self) -> tuple[Device, ...]: ...
+    def open_session(
+        self, spec: ProgramSpec, folder: Path, device: str, options: OpenOptions, /
+    ) -> RawSession: ...
+    def identity(self, device: str, /) -> Mapping[str, str]: ...
+
+
+def _row(module: _SessionModule) -> Backend:
+    return Backend(
+        name=module.NAME,
+        targets=module.TARGETS,
+        units=module.UNITS,
+        devices=module.devices,
+        open=module.open_session,
+        identity=module.identity,
+    )
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
-    {
-        backend.name: backend
-        for backend in (
-            Backend("onnxruntime", onnxruntime.TARGETS, onnxruntime.devices, onnxruntime.open_session),
-            Backend("openvino", openvino.TARGETS, openvino.devices, openvino.open_session),
-        )
-    }
+    {row.name: row for row in (_row(openvino), _row(onnxruntime), _row(coreml))}
 )
 
 

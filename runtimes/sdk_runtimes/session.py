@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -183,6 +183,15 @@ class Session:
     def clone(self) -> "Session":
         """A session on the same program for another thread."""
         return Session(self.spec, self._open().clone(), load_ms=0.0)
+
+    def loaded_in(self, load_ms: float) -> None:
+        """Notes what loading took, for `metrics`."""
+        self._load_ms = load_ms
+
+    def add_fallbacks(self, reasons: Sequence[str]) -> None:
+        """Notes why this device and not another, for `placement`."""
+        raw = self._open()
+        raw.placement = replace(raw.placement, fallbacks=(*reasons, *raw.placement.fallbacks))
 
     def close(self) -> None:
         """Frees what the engine holds; may be called twice."""

@@ -195,7 +195,8 @@ def _config(hint: str, unit: str, options: OpenOptions) -> Mapping[str, str | in
         "EXECUTION_MODE_HINT": "ACCURACY",
         "PERFORMANCE_HINT": "LATENCY",
     }
-    if options.cache_path:
+    # Loading from its cache holds blob, file and repacked weights at once: 3.1x the weights instead of 2.2x.
+    if options.cache_path and not options.lean:
         config["CACHE_DIR"] = str(options.cache_path)
     if unit == "cpu" and options.threads:
         config["INFERENCE_NUM_THREADS"] = options.threads
