@@ -18,10 +18,12 @@ class Limits:
         header_bytes: JSON header of a safetensors file.
         golden_bytes: one file of goldens.
         graph_bytes: a graph without its external weights (protobuf itself stops at 2 GiB).
-        graph_nodes: nodes of a graph, its subgraphs and functions together.
-        graph_depth: nesting of subgraphs and function calls; also of protobuf messages and XML elements.
-        tensor_bytes: one tensor, as declared.
-        grown_bytes: one tensor that a graph computes from constant shapes (ConstantOfShape, Tile, …).
+        graph_fields: protobuf fields or XML elements of a graph.
+        graph_nodes: nodes of a graph with its subgraphs, and with its function calls expanded.
+        graph_depth: nesting of subgraphs, function calls, types and XML elements.
+        tensor_bytes: one tensor, as declared or as a shape in the graph says.
+        grown_bytes: all tensors that a graph computes from constants alone and that are larger than these
+            (ConstantOfShape, Tile, …): an engine that folds constants allocates them at load.
     """
 
     manifest_bytes: int = 16 * MIB
@@ -32,10 +34,11 @@ class Limits:
     header_bytes: int = 1 * MIB
     golden_bytes: int = 4 * GIB
     graph_bytes: int = 2 * GIB
-    graph_nodes: int = 500_000
+    graph_fields: int = 4_000_000
+    graph_nodes: int = 200_000
     graph_depth: int = 24
-    tensor_bytes: int = 64 * GIB
-    grown_bytes: int = 1 * GIB
+    tensor_bytes: int = 16 * GIB
+    grown_bytes: int = 256 * MIB
 
 
 DEFAULT_LIMITS = Limits()
