@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sdk.bench_feeds import bench_feeds, sizes_of
 from sdk.bench_report import BenchReport, BenchSide, machine_name
 from sdk.cold_start import ColdStart, Start, measure_cold_start
-from sdk.floor import Floor, floor_of, measure_peaks, usable_threads
+from sdk.floor import Floor, Peaks, floor_of, higher, measure_peaks, usable_threads
 from sdk.turns import Progress, Timing, by_turns
 from sdk_runtimes.bundle import Bundle, describe, open_bundle
 from sdk_runtimes.errors import ArgumentError, DeviceError, MissingExtraError, SdkError
@@ -16,6 +16,7 @@ from sdk_runtimes.feeds import Array
 from sdk_runtimes.loading import load
 from sdk_runtimes.session import Session
 from sdk_runtimes.specs import ProgramSpec
+from sdk_runtimes.speeds import record_speed
 
 BundlePath = str | os.PathLike[str] | Bundle
 
@@ -118,7 +119,7 @@ def _enter(bundles: Sequence[Bundle], how: _How, stack: ExitStack) -> tuple[list
 
 
 def _load(bundle: Bundle, spec: ProgramSpec, how: _How, stack: ExitStack) -> Session:
-    session = load(bundle.path, how.device, target=spec.target, name=spec.name, threads=how.threads)
+    session = load(bundle, how.device, target=spec.target, name=spec.name, threads=how.threads)
     return stack.enter_context(session)
 
 
@@ -131,27 +132,43 @@ def _nothing_runs(skipped: Sequence[str], cause: SdkError | None) -> DeviceError
 
 
 def _measure(entrants: Sequence[_Entrant], skipped: Sequence[str], how: _How) -> BenchReport:
+    before = _peaks(how)
     calls = {entrant.label: entrant.run for entrant in entrants}
     timings = by_turns(calls, runs=how.runs, warmup=how.warmup, progress=how.progress)
-    baseline = timings[entrants[0].label].median_ms
+    _remember(entrants, timings, how)
+    after = _peaks(how)
+    peaks = higher(before, after) if before and after else None
+    baseline_ms = timings[entrants[0].label].median_ms
     sides = []
     for done, entrant in enumerate(entrants):
         if how.progress:
-            how.progress("cold start and floor", done, len(entrants))
-        sides.append(_side(entrant, timings[entrant.label], baseline, how))
+            how.progress(f"cold start of {entrant.label}", done, len(entrants))
+        sides.append(_side(entrant, timings[entrant.label], baseline_ms, peaks, how))
     return BenchReport(
         sides=tuple(sides),
         threads=how.threads,
         sizes=sizes_of(entrants[-1].session.inputs, entrants[-1].feeds),
         machine=machine_name(),
-        peaks=measure_peaks(how.threads or usable_threads()) if how.floor else None,
+        peaks=peaks,
         skipped=tuple(skipped),
     )
 
 
-def _side(entrant: _Entrant, timing: Timing, baseline_ms: float, how: _How) -> BenchSide:
+def _peaks(how: _How) -> Peaks | None:
+    return measure_peaks(how.threads or usable_threads()) if how.floor else None
+
+
+def _remember(entrants: Sequence[_Entrant], timings: Mapping[str, Timing], how: _How) -> None:
+    """For `device="auto"`; speeds at sizes that the caller chose say nothing about the usual ones."""
+    for entrant in entrants:
+        if entrant.bundle is not None and not how.sizes:
+            spec, latency_ms = entrant.session.spec, timings[entrant.label].median_ms
+            record_speed(entrant.bundle, entrant.session.device, spec.target, latency_ms, name=spec.name)
+
+
+def _side(entrant: _Entrant, timing: Timing, baseline_ms: float, peaks: Peaks | None, how: _How) -> BenchSide:
     spec, bundle = entrant.session.spec, entrant.bundle
-    floor = _floor(entrant, how)
+    floor = _floor(entrant, peaks, how)
     return BenchSide(
         label=entrant.label,
         program=spec.id if bundle else "",
@@ -166,12 +183,11 @@ def _side(entrant: _Entrant, timing: Timing, baseline_ms: float, how: _How) -> B
     )
 
 
-def _floor(entrant: _Entrant, how: _How) -> Floor | None:
+def _floor(entrant: _Entrant, peaks: Peaks | None, how: _How) -> Floor | None:
     """None off the CPU, whose peaks are the ones we measure, and away from the sample sizes."""
-    if not how.floor or how.sizes or entrant.session.placement.device != "cpu":
+    if peaks is None or how.sizes or entrant.session.placement.device != "cpu":
         return None
-    sizes = sizes_of(entrant.session.inputs, entrant.feeds)
-    return floor_of(entrant.session.spec, sizes, how.threads or usable_threads())
+    return floor_of(entrant.session.spec, sizes_of(entrant.session.inputs, entrant.feeds), peaks)
 
 
 def _cold_start(entrant: _Entrant, how: _How) -> ColdStart | None:

@@ -66,9 +66,8 @@ def usable_threads() -> int:
     return os.cpu_count() or 1
 
 
-@cache
 def measure_peaks(threads: int) -> Peaks:
-    """Measures the fp32 GEMM peak; about a quarter of a second, once per process and number of threads."""
+    """Measures the fp32 GEMM peak; takes half a second."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -107,19 +106,24 @@ def program_bytes(spec: ProgramSpec, sizes: dict[str, int]) -> int:
     return spec.weights_bytes + sum(_tensor_bytes(item, sizes) for item in (*spec.inputs, *spec.outputs))
 
 
-def floor_of(spec: ProgramSpec, sizes: dict[str, int], threads: int) -> Floor | None:
+def higher(one: Peaks, other: Peaks) -> Peaks:
+    """The better of two measurements: what a machine can do, it did in its quieter moment."""
+    return max(one, other, key=lambda peaks: peaks.gemm_gflops)
+
+
+def floor_of(spec: ProgramSpec, sizes: dict[str, int], peaks: Peaks) -> Floor | None:
     """The floor of a program on this CPU, or None where its FLOPs are not known.
 
     Args:
         spec: its `flops` are those at the sample shapes.
         sizes: the size of each symbol.
-        threads: compute threads.
+        peaks: of this machine, with the threads that the program has.
     """
     if not spec.flops:
         return None
     size_bytes = program_bytes(spec, sizes)
-    bandwidth = measure_bandwidth(size_bytes, threads)
-    compute_ms = spec.flops / measure_peaks(threads).gemm_gflops / 1e6
+    bandwidth = measure_bandwidth(size_bytes, peaks.threads)
+    compute_ms = spec.flops / peaks.gemm_gflops / 1e6
     memory_ms = size_bytes / bandwidth / 1e6
     bound = "compute" if compute_ms >= memory_ms else "memory"
     return Floor(compute_ms, memory_ms, bandwidth, max(compute_ms, memory_ms), bound)

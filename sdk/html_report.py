@@ -6,7 +6,7 @@ from pathlib import Path
 from sdk.bench_report import BenchReport, BenchSide
 from sdk.bench_table import floor_text, peak_text
 from sdk.html_parts import Bar, Html, badge, bars, facts, joined, page, section, table, text
-from sdk.units import ms_text
+from sdk.units import flops_text, ms_text
 from sdk_runtimes.bundle import Bundle, open_bundle
 from sdk_runtimes.errors import WriteError
 from sdk_runtimes.manifest import QualityRecord
@@ -129,7 +129,7 @@ def programs_section(bundle: Bundle) -> Html:
             joined([_code(item) for item in program.inputs], "<br>"),
             joined([_code(item) for item in program.outputs], "<br>"),
             text(format_size(sum(bundle.manifest.files[file].size for file in program.files))),
-            text(f"{program.flops / 1e9:.3g} G" if program.flops else "unknown"),
+            text(flops_text(program.flops) if program.flops else "unknown"),
         )
         for program in bundle.manifest.programs
     ]

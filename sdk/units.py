@@ -6,3 +6,13 @@ def ms_text(value_ms: float) -> str:
     if value_ms >= 100:
         return f"{value_ms:,.0f}"
     return f"{value_ms:#.3g}"
+
+
+def flops_text(count: int) -> str:
+    """Floating-point operations with a decimal unit: 771000000 -> "771 MFLOP"."""
+    value = float(count)
+    for unit in ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP"):
+        if value < 1000 or unit == "TFLOP":
+            break
+        value /= 1000
+    return f"{value:.3g} {unit}"

@@ -6,6 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sdk.units import flops_text
 from sdk_runtimes.bundle import Bundle, describe
 from sdk_runtimes.memory_sizes import format_size
 from sdk_runtimes.specs import ProgramSpec
@@ -44,7 +45,7 @@ def _program(bundle: Bundle, program: ProgramSpec) -> Table:
         "files": "\n".join(program.files),
         "weights": format_size(program.weights_bytes),
         "activations": f"{format_size(program.activations_bytes)} at most",
-        "FLOPs": f"{program.flops / 1e9:.3g} G" if program.flops else "",
+        "FLOPs": flops_text(program.flops) if program.flops else "",
         "options": "\n".join(f"{key} = {value}" for key, value in program.options.items()),
         "gate": describe(bundle.quality(program)),
     }

@@ -31,8 +31,8 @@ def list_entries(as_json: JsonFlag = False) -> None:
     table.columns[2].justify = "right"
     for entry in found:
         used = datetime.fromtimestamp(entry.used_at, UTC).strftime("%Y-%m-%d %H:%M")
-        about = ", ".join(f"{key} {value}" for key, value in entry.about.items())
-        table.add_row(entry.kind, used, format_size(entry.size_bytes), about or entry.key)
+        words = [str(entry.about[key]) for key in ("name", "program", "device") if key in entry.about]
+        table.add_row(entry.kind, used, format_size(entry.size_bytes), " ".join(words) or entry.key)
     console = stdout()
     console.print(f"{cache_root()}: {format_size(sum(entry.size_bytes for entry in found))}", markup=False)
     console.print(table)

@@ -58,6 +58,7 @@ def run(
     with load(
         bundle, device, target=target, name=name, memory_limit=memory_limit, threads=threads
     ) as session:
+        _check_names(session, feeds)
         start = time.perf_counter()
         results = session.run(feeds)
         summary = _summary(session, results, (time.perf_counter() - start) * 1e3)
@@ -68,6 +69,19 @@ def run(
         print_json(summary)
     else:
         _print(summary)
+
+
+def _check_names(session: "Session", feeds: "dict[str, Array]") -> None:
+    """The session would refuse them too, and tell Python programmers how to mend it."""
+    from sdk_runtimes.errors import FeedError
+
+    missing = [item for item in session.inputs if item.name not in feeds]
+    if missing:
+        raise FeedError(
+            f"{session.spec.id} takes {', '.join(map(str, session.inputs))}",
+            why=f"no value for {', '.join(item.name for item in missing)}",
+            fix=" ".join(f"--input {item.name}=FILE.npy" for item in missing),
+        )
 
 
 def _summary(session: "Session", results: "dict[str, Array]", run_ms: float) -> dict[str, Any]:

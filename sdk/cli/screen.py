@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -67,8 +68,8 @@ def reports_errors(command: Callable[..., R]) -> Callable[..., R]:
 
 
 def print_json(value: object) -> None:
-    """One JSON document on stdout; paths and other strangers as text, NaN refused."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
+    """One JSON document on stdout; paths as text, NaN and Inf, which JSON does not have, as null."""
+    sys.stdout.write(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def stdout() -> "Console":
@@ -100,3 +101,13 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
 
 def _as_dict(error: SdkError) -> Mapping[str, Any]:
     return {"kind": type(error).__name__, "what": error.what, "why": error.why, "fix": error.fix}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from sdk.floor import floor_of, measure_bandwidth, measure_peaks, program_bytes, usable_threads
+from sdk.floor import Peaks, floor_of, higher, measure_bandwidth, measure_peaks, program_bytes, usable_threads
 from sdk.matmul_model import matmul_model
 from sdk_runtimes.specs import ProgramSpec, SymbolRange, TensorSpec
 
@@ -46,7 +46,7 @@ def test_peaks_and_floor_are_consistent():
     peaks = measure_peaks(1)
     assert peaks.threads == 1
     assert peaks.gemm_gflops > 0
-    floor = floor_of(SPEC, {"batch": 1}, 1)
+    floor = floor_of(SPEC, {"batch": 1}, peaks)
     assert floor is not None
     assert floor.compute_ms == pytest.approx(1e3 * 1e9 / (peaks.gemm_gflops * 1e9))
     assert floor.memory_ms == pytest.approx(program_bytes(SPEC, {"batch": 1}) / floor.bandwidth_gbs / 1e6)
@@ -56,14 +56,18 @@ def test_peaks_and_floor_are_consistent():
 
 
 def test_a_program_of_weights_alone_is_bound_by_memory():
-    floor = floor_of(replace(SPEC, flops=1, weights_bytes=32 << 20), {}, 1)
+    floor = floor_of(replace(SPEC, flops=1, weights_bytes=32 << 20), {}, Peaks(1, 100.0))
     assert floor is not None
     assert floor.bound == "memory"
     assert floor.floor_ms == floor.memory_ms > 0
 
 
 def test_unknown_flops_give_no_floor():
-    assert floor_of(replace(SPEC, flops=0), {}, 1) is None
+    assert floor_of(replace(SPEC, flops=0), {}, Peaks(1, 100.0)) is None
+
+
+def test_the_higher_peak_counts():
+    assert higher(Peaks(2, 90.0), Peaks(2, 180.0)) == Peaks(2, 180.0)
 
 
 def test_bandwidth_is_positive_for_tiny_working_sets():
