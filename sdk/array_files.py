@@ -56,7 +56,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     if path.suffix not in _WRITERS:
         raise UnknownChoiceError("file type", path.suffix, _WRITERS)
     try:
-        _WRITERS[path.suffix](path, {name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        _WRITERS[path.suffix](path, {name: np.array(array, order="C") for name, array in arrays.items()})
     except OSError as error:
         raise WriteError(f"{path} was not written", why=str(error), fix="choose another place") from error
 

@@ -89,8 +89,10 @@ def bars(rows: Sequence[Bar]) -> Html:
     return Html('<div class="bars">' + "".join(_bar(row, longest) for row in rows) + "</div>")
 
 
-def share_cell(share: float) -> Html:
-    """A share of one as a percentage with a small bar behind it."""
+def share_cell(share: float | None) -> Html:
+    """A share of one as a percentage with a small bar behind it; a dash for None."""
+    if share is None:
+        return text("–")
     percent = max(0.0, min(1.0, share)) * 100
     return Html(f'<span class="share" style="--part:{percent:.1f}%">{share * 100:.1f} %</span>')
 

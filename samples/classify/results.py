@@ -41,21 +41,21 @@ class Results:
 
     @property
     def largest_shift(self) -> float:
-        """The most that the probability of a class in PyTorch's top-5 differs on any engine.
-
-        Infinite where an engine does not have the class among its own five.
-        """
-        return max(
-            abs(guess.probability - probability_of(side[name], guess.index))
+        """The most that an engine's probability of a class in PyTorch's top-5 differs; 1 where it has none."""
+        shifts = [
+            abs(guess.probability - other)
+            if (other := probability_of(side[name], guess.index)) is not None
+            else 1.0
             for side in self.guesses.values()
             for name, best in self.guesses[PYTORCH].items()
             for guess in best
-        )
+        ]
+        return max(shifts)
 
 
-def probability_of(guesses: tuple[Guess, ...], index: int) -> float:
-    """The probability of a class; infinite where it is not among the guesses."""
-    return next((guess.probability for guess in guesses if guess.index == index), float("inf"))
+def probability_of(guesses: tuple[Guess, ...], index: int) -> float | None:
+    """The probability of a class; None where it is not among the guesses."""
+    return next((guess.probability for guess in guesses if guess.index == index), None)
 
 
 def read_guesses(rows: Mapping[str, list[dict[str, object]]]) -> Guesses:

@@ -24,5 +24,5 @@ def _guesses_table(results: Results, name: str) -> Table:
         table.add_column(side, justify="right")
     for guess in results.guesses[PYTORCH][name]:
         shares = (probability_of(side[name], guess.index) for side in results.guesses.values())
-        table.add_row(guess.name, *(f"{share:.4%}" for share in shares))
+        table.add_row(guess.name, *("–" if share is None else f"{share:.4%}" for share in shares))
     return table

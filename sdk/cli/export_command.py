@@ -3,14 +3,14 @@
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sdk.cli.screen import JsonFlag, QuietFlag, print_json, progress_bar, reports_errors, stdout
 
 if TYPE_CHECKING:
-    from sdk_runtimes.bundle import Bundle
+    from sdk_export.gate import Gate
 
 _FILES = (".onnx", ".pt2")
 
@@ -65,12 +65,13 @@ def export(
     quiet: QuietFlag = False,
 ) -> None:
     """Export a model into a verified bundle."""
+    import sdk
     from sdk.cli.arguments import build_model, dynamic_shapes, parse_dynamic, split_names
 
     axes = [parse_dynamic(text) for text in dynamic or ()]
     model, samples = (source, None) if Path(source).suffix in _FILES else build_model(source)
     with progress_bar(quiet=quiet) as progress:
-        bundle = _export(
+        bundle = sdk.export(
             model,
             out,
             target=split_names(target or ("onnx",)),
@@ -89,11 +90,9 @@ def export(
         stdout().print(str(bundle), markup=False)
 
 
-def _export(model: Any, out: str | None, **options: Any) -> "Bundle":
-    from sdk.exporting import export as export_model
+def _gate(switch: Switch, tolerance: float | None, *, repair: bool) -> "Gate":
+    from sdk_export.gate import Gate
+    from sdk_runtimes.manifest import Tolerance
 
-    return export_model(model, out, **options)
-
-
-def _gate(switch: Switch, tolerance: float | None, *, repair: bool) -> Any:
-    raise NotImplementedError
+    held_to = None if tolerance is None else Tolerance(tolerance)
+    return Gate(enabled=switch is Switch.ON, tolerance=held_to, repair=repair)
