@@ -56,11 +56,10 @@ _ELEMENTWISE = {
         "Sqrt Tan Tanh ThresholdedRelu LRN",
         Op(FLOATS),
     ),
-    **_each("Abs Neg Sign", Op(NUMBERS)),
+    **_each("Abs Clip Neg Sign", Op(NUMBERS)),
     **_each("HardSwish Mish GlobalLpPool LpNormalization", Op(HALF)),
     **_each("Celu MeanVarianceNormalization", Op(frozenset({"FLOAT"}))),
     "Shrink": Op(HALF | INTS),
-    "Clip": Op(FLOATS, from_11=INTS),
     **_each(
         "Add Sub Mul Div Max Min Mod Sum Greater GreaterOrEqual Less LessOrEqual",
         Op(NUMBERS, data=ALL_INPUTS),
@@ -76,7 +75,9 @@ _ELEMENTWISE = {
 _PRODUCTS = {
     **_each("MatMul Gemm", Op(FLOATS, data=(0, 1))),
     "Einsum": Op(FLOATS, data=ALL_INPUTS),
-    **_each("Conv ConvTranspose", Op(FLOATS, data=(0, 1), rule=rules.spatial_1d_to_3d)),
+    "Conv": Op(FLOATS, data=(0, 1), rule=rules.spatial_1d_to_3d),
+    # The parser takes bf16 too, but TensorRT-RTX 1.7 then fails to compile a U-Net's.
+    "ConvTranspose": Op(HALF, data=(0, 1), rule=rules.spatial_1d_to_3d),
     "DeformConv": Op(HALF, data=(0, 1)),
     **_each("GRU LSTM RNN", Op(FLOATS, rule=rules.recurrent)),
 }
