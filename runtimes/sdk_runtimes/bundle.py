@@ -16,6 +16,7 @@ from sdk_runtimes.errors import (
 from sdk_runtimes.limits import DEFAULT_LIMITS, Limits
 from sdk_runtimes.manifest import Manifest, QualityRecord, parse_manifest
 from sdk_runtimes.manifest_checks import check_manifest
+from sdk_runtimes.program_files import check_program
 from sdk_runtimes.specs import ProgramSpec
 
 
@@ -110,7 +111,8 @@ def open_bundle(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS
     Raises:
         BundleError: there is no bundle.
         IntegrityError: a file is missing, truncated or altered.
-        UnsafeBundleError: paths, links, sizes, limits, schema version.
+        UnsafeBundleError: paths, links, sizes, limits, schema version, what the graphs ask for.
+        UnknownChoiceError: a target that this release does not know.
     """
     root = Path(path)
     data = read_manifest_bytes(root, limits)
@@ -119,6 +121,8 @@ def open_bundle(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS
     check_listing(root, manifest, limits)
     for relative, entry in manifest.files.items():
         check_file(root, relative, entry)
+    for program in manifest.programs:
+        check_program(root, program, limits)
     return Bundle(root, manifest, hashlib.sha256(data).hexdigest())
 
 

@@ -15,7 +15,8 @@ from sdk_runtimes.errors import OutputExistsError, SdkError, WriteError
 from sdk_runtimes.limits import DEFAULT_LIMITS, MIB, Limits
 from sdk_runtimes.manifest import Manifest, dump_manifest, parse_manifest
 from sdk_runtimes.manifest_checks import check_manifest
-from sdk_runtimes.staging import new_sibling, tidy
+from sdk_runtimes.program_files import check_program
+from sdk_runtimes.staging import new_sibling, release, tidy
 
 _CANNOT_WRITE = {
     errno.ENOSPC: ("the disk is full", "free some space, or export to another disk"),
@@ -50,7 +51,7 @@ def stage_bundle(out: Path, *, overwrite: bool, needed_bytes: int = 0) -> Iterat
         OutputExistsError: `out` exists and `overwrite` is not set, or `out` is not a bundle.
         WriteError: disk full, no permission; nothing is left behind.
     """
-    out = out.absolute()
+    out = Path(os.path.abspath(out))  # noqa: PTH100 -- Path.resolve would follow a link at `out`
     with _explained(out):
         tidy(out)
     _check_out(out, overwrite=overwrite)
@@ -66,6 +67,7 @@ def stage_bundle(out: Path, *, overwrite: bool, needed_bytes: int = 0) -> Iterat
             _put_in_place(staging, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        release(staging)
 
 
 def seal_bundle(folder: Path, manifest: Manifest, *, limits: Limits = DEFAULT_LIMITS) -> Bundle:
@@ -87,6 +89,8 @@ def seal_bundle(folder: Path, manifest: Manifest, *, limits: Limits = DEFAULT_LI
     sealed = parse_manifest(data, limits=limits)
     check_manifest(sealed, limits)
     check_listing(folder, sealed, limits)
+    for program in sealed.programs:
+        check_program(folder, program, limits)
     for relative in files:
         _flush(folder / relative)
     with (folder / MANIFEST_NAME).open("xb") as file:
@@ -130,20 +134,30 @@ def _make(staging: Path, needed_bytes: int) -> None:
 
 
 def _put_in_place(staging: Path, out: Path) -> None:
-    if not os.path.lexists(out):
+    if os.path.lexists(out):
+        _swap(staging, out)
+    else:
         staging.rename(out)
         _flush(out.parent)
-        return
-    # A crash between the two renames leaves both as hidden siblings; `tidy` then puts the old one back.
-    replaced = new_sibling(out, "replaced")
-    out.rename(replaced)
+
+
+def _swap(staging: Path, out: Path) -> None:
+    replaced, trash = new_sibling(out, "replaced"), new_sibling(out, "staging")
     try:
+        # A crash between the two leaves both as hidden siblings; `tidy` then puts the old one back.
+        out.rename(replaced)
         staging.rename(out)
+        _flush(out.parent)
+        # Under this name a half-deleted bundle is never put back.
+        replaced.rename(trash)
     except BaseException:
-        replaced.rename(out)
+        if os.path.lexists(replaced) and not os.path.lexists(out):
+            replaced.rename(out)
         raise
-    _flush(out.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        release(replaced)
+        release(trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ class Limits:
         header_bytes: JSON header of a safetensors file.
         golden_bytes: one file of goldens.
         graph_bytes: a graph without its external weights (protobuf itself stops at 2 GiB).
+        xml_bytes: an XML file.
         graph_fields: protobuf fields or XML elements of a graph.
         graph_nodes: nodes of a graph with its subgraphs, and with its function calls expanded.
         graph_depth: nesting of subgraphs, function calls, types and XML elements.
@@ -34,6 +35,7 @@ class Limits:
     header_bytes: int = 1 * MIB
     golden_bytes: int = 4 * GIB
     graph_bytes: int = 2 * GIB
+    xml_bytes: int = 256 * MIB
     graph_fields: int = 4_000_000
     graph_nodes: int = 200_000
     graph_depth: int = 24

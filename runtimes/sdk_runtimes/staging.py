@@ -50,6 +50,11 @@ def new_sibling(out: Path, purpose: Purpose) -> Path:
     return out.parent / f".{out.name}.{purpose}-{_host()}-{os.getpid()}-{token}"
 
 
+def release(sibling: Path) -> None:
+    """Says that this process no longer works on a sibling; what is left of it counts as stale."""
+    _OWN_TOKENS.discard(sibling.name.rpartition("-")[2])
+
+
 def siblings(out: Path) -> Iterator[Sibling]:
     """The hidden folders that exports to `out` left, of this process and of others."""
     pattern = re.compile(
