@@ -1,10 +1,11 @@
 """A program loaded on a device."""
 
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NoReturn, Protocol, Self
 
 import numpy as np
 
@@ -67,25 +68,31 @@ class Binding:
         outputs: dict[str, Array],
         call: Callable[[], None],
         latencies: Latencies,
+        explain: Callable[[Exception], SdkError],
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self._call = call
         self._latencies = latencies
+        self._explain = explain
 
     def run(self) -> dict[str, Array]:
         """Runs from `inputs` into `outputs`; allocates nothing.
 
         Raises:
-            SessionError: the engine failed.
+            SessionError: the engine failed, or the session is closed.
         """
         start = time.perf_counter_ns()
         try:
             self._call()
         except Exception as error:
-            raise _engine_failed(error) from error
+            raise self._explain(error) from error
         self._latencies.add(time.perf_counter_ns() - start)
         return self.outputs
+
+    def replace_call(self, call: Callable[[], None]) -> None:
+        """Lets go of the engine: `run` calls this instead."""
+        self._call = call
 
 
 class Session:
@@ -104,6 +111,7 @@ class Session:
         self._output_names = tuple(output.name for output in spec.outputs)
         self._load_ms = load_ms
         self._latencies = Latencies()
+        self._bindings: weakref.WeakSet[Binding] = weakref.WeakSet()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -144,7 +152,7 @@ class Session:
         try:
             results = raw.run(arrays)
         except Exception as error:
-            raise _engine_failed(error) from error
+            raise self._explained(error) from error
         self._latencies.add(time.perf_counter_ns() - start)
         return dict(zip(self._output_names, results, strict=True))
 
@@ -167,14 +175,17 @@ class Session:
             outputs = [np.array(array, order="C") for array in raw.run(inputs)]
             call = raw.bind(inputs, outputs)
         except Exception as error:
-            raise _engine_failed(error) from error
+            raise self._explained(error) from error
         names = [spec.name for spec in self.spec.inputs]
-        return Binding(
+        binding = Binding(
             dict(zip(names, inputs, strict=True)),
             dict(zip(self._output_names, outputs, strict=True)),
             call,
             self._latencies,
+            self._explained,
         )
+        self._bindings.add(binding)
+        return binding
 
     def metrics(self) -> SessionMetrics:
         """Latencies of the runs so far."""
@@ -196,13 +207,31 @@ class Session:
     def close(self) -> None:
         """Frees what the engine holds; may be called twice."""
         if self._raw is not None:
+            for binding in self._bindings:  # or their engine objects would keep the weights
+                binding.replace_call(self._refuse)
             self._raw.close()
             self._raw = None
 
     def _open(self) -> RawSession:
         if self._raw is None:
-            raise SessionError(f"the session of {self.spec.id!r} is closed", fix="sdk.load(...) it again")
+            self._refuse()
         return self._raw
+
+    def _refuse(self) -> NoReturn:
+        raise SessionError(
+            f"the session of {self.spec.id!r} is closed",
+            why="close() was called, or its `with` block has ended",
+            fix="sdk.load(...) it again",
+        )
+
+    def _explained(self, error: Exception) -> SdkError:
+        if isinstance(error, SdkError):
+            return error
+        return SessionError(
+            f"program {self.spec.id!r} failed on {self.device}: {error}",
+            why=f"the engine raised {type(error).__name__}",
+            fix="edge-sdk verify tells whether it works here; load(..., device=...) runs it elsewhere",
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -215,12 +244,6 @@ class Session:
     def __repr__(self) -> str:
         where = self.device if self._raw is not None else "closed"
         return f"<Session {self.spec.id} {self.spec.precision} on {where}>"
-
-
-def _engine_failed(error: Exception) -> SdkError:
-    if isinstance(error, SdkError):
-        return error
-    return SessionError(f"the engine failed: {type(error).__name__}: {error}")
 
 
 def _zeros(spec: TensorSpec, sizes: Mapping[str, int]) -> Array:
