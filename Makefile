@@ -43,7 +43,9 @@ coverage: $(STAMP)
 	@$(BIN)/python -m pytest -q --cov --cov-report=term
 
 bench: $(STAMP)
-	@set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done
+	@set -e; for file in benchmarks/[a-z]*.py; do \
+	    name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name; \
+	done
 
 setup: $(STAMP)
 

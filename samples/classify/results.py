@@ -41,7 +41,7 @@ class Results:
 
     @property
     def largest_shift(self) -> float:
-        """The most that an engine's probability of a class in PyTorch's top-5 differs; 1 where it has none."""
+        """The most that a probability in PyTorch's top-5 differs on an engine; 1 where it has none."""
         shifts = [
             abs(guess.probability - other)
             if (other := probability_of(side[name], guess.index)) is not None

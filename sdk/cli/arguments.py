@@ -26,15 +26,13 @@ class DynamicAxis:
         input: the parameter name of `forward`; nested ones joined with a dot.
         axis: counted from 0.
         symbol: its name; the same symbol in two places is the same size.
-        minimum: least size, or None where torch.export may find it.
-        maximum: largest size, or None likewise.
+        bounds: least and largest size; None leaves them to `sdk.export`.
     """
 
     input: str
     axis: int
     symbol: str
-    minimum: int | None = None
-    maximum: int | None = None
+    bounds: tuple[int, int] | None = None
 
 
 def parse_dynamic(text: str) -> DynamicAxis:
@@ -50,20 +48,14 @@ def parse_dynamic(text: str) -> DynamicAxis:
             why="it is INPUT.AXIS=SYMBOL or INPUT.AXIS=SYMBOL:MIN:MAX",
             fix="--dynamic x.0=batch:1:8",
         )
-    low, high = found["minimum"], found["maximum"]
-    if low and high and int(low) > int(high):
+    bounds = (int(found["minimum"]), int(found["maximum"])) if found["minimum"] else None
+    if bounds and bounds[0] > bounds[1]:
         raise ArgumentError(
             f"--dynamic {text!r} has a minimum above its maximum",
             why="no size lies between them",
-            fix=f"--dynamic {found['input']}.{found['axis']}={found['symbol']}:{high}:{low}",
+            fix=f"--dynamic {found['input']}.{found['axis']}={found['symbol']}:{bounds[1]}:{bounds[0]}",
         )
-    return DynamicAxis(
-        found["input"],
-        int(found["axis"]),
-        found["symbol"],
-        int(low) if low else None,
-        int(high) if high else None,
-    )
+    return DynamicAxis(found["input"], int(found["axis"]), found["symbol"], bounds)
 
 
 def parse_sizes(texts: Iterable[str]) -> dict[str, int]:
@@ -143,37 +135,26 @@ def build_model(source: str) -> tuple[Any, Any]:
     return model, samples
 
 
-def dynamic_shapes(axes: Iterable[DynamicAxis]) -> dict[str, Any] | None:
-    """torch.export's form: input -> axis -> `Dim`, one `Dim` object a symbol; None without axes.
-
-    Nested inputs (`cache.keys`) become nested dicts.
+def dynamic_shapes(axes: Iterable[DynamicAxis]) -> dict[str, dict[int, str | tuple[str, int, int]]] | None:
+    """The form that `sdk.export` takes: flat input name -> axis -> symbol, with its range where one is given.
 
     Raises:
         ArgumentError: one symbol with two ranges.
     """
-    shapes: dict[str, Any] = {}
-    symbols: dict[str, tuple[DynamicAxis, Any]] = {}
+    shapes: dict[str, dict[int, str | tuple[str, int, int]]] = {}
+    first: dict[str, DynamicAxis] = {}
     for axis in axes:
-        first, dim = symbols.setdefault(axis.symbol, (axis, _dim(axis)))
-        if (first.minimum, first.maximum) != (axis.minimum, axis.maximum):
+        known = first.setdefault(axis.symbol, axis)
+        if known.bounds != axis.bounds:
             raise ArgumentError(
                 f"symbol {axis.symbol!r} has two ranges",
-                why=f"{first.minimum} to {first.maximum} at {first.input}.{first.axis}, "
-                f"{axis.minimum} to {axis.maximum} at {axis.input}.{axis.axis}",
+                why=f"{known.bounds} at {known.input!r}, {axis.bounds} at {axis.input!r}",
                 fix="give the same range, or another name to the second",
             )
-        place: dict[Any, Any] = shapes
-        for part in axis.input.split("."):
-            place = place.setdefault(part, {})
-        place[axis.axis] = dim
+        shapes.setdefault(axis.input, {})[axis.axis] = (
+            (axis.symbol, *axis.bounds) if axis.bounds else axis.symbol
+        )
     return shapes or None
-
-
-def _dim(axis: DynamicAxis) -> Any:
-    from sdk_runtimes.require import require
-
-    torch = require("torch", needed_for="--dynamic")
-    return torch.export.Dim(axis.symbol, min=axis.minimum, max=axis.maximum)
 
 
 def _functions(module: object) -> list[str]:
