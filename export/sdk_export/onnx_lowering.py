@@ -189,3 +189,14 @@ def _forget_inner_shapes(graph: ir.Graph) -> None:
             if id(value) not in border:
                 value.shape = None
                 value.type = None
+
+
+def last_values(graph: ir.Graph) -> dict[str, str]:
+    """Module path -> name of the last value that comes from that module or one inside it."""
+    values: dict[str, str] = {}
+    for node in graph:
+        path = node.metadata_props.get(MODULE_KEY, "")
+        while path:
+            values[path] = str(node.outputs[0].name)
+            path = path.rpartition(".")[0]
+    return values

@@ -54,7 +54,7 @@ def stage_bundle(out: Path, *, overwrite: bool, needed_bytes: int = 0) -> Iterat
     out = Path(os.path.abspath(out))  # noqa: PTH100 -- Path.resolve would follow a link at `out`
     with _explained(out):
         tidy(out)
-    _check_out(out, overwrite=overwrite)
+    check_out(out, overwrite=overwrite)
     staging = new_sibling(out, "staging")
     try:
         with _explained(staging):
@@ -102,7 +102,7 @@ def seal_bundle(folder: Path, manifest: Manifest, *, limits: Limits = DEFAULT_LI
     return Bundle(folder, sealed, hashlib.sha256(data).hexdigest())
 
 
-def _check_out(out: Path, *, overwrite: bool) -> None:
+def check_out(out: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(out):
         return
     if not overwrite:

@@ -1,5 +1,6 @@
 """How long the runs of a session took."""
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from statistics import median
@@ -48,6 +49,6 @@ class Latencies:
             load_ms=load_ms,
             runs=self._count,
             median_ms=median(recent) / 1e6 if recent else 0.0,
-            p90_ms=recent[int(0.9 * (len(recent) - 1))] / 1e6 if recent else 0.0,
+            p90_ms=recent[math.ceil(0.9 * len(recent)) - 1] / 1e6 if recent else 0.0,
             first_ms=self._first_ns / 1e6,
         )

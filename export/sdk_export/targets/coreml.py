@@ -160,3 +160,15 @@ def _refuse_states(captured: Captured, precision: str) -> None:
 def _mutated(exported: "ExportedProgram") -> list[str]:
     """Buffers that the network writes to."""
     return list(exported.graph_signature.buffers_to_mutate.values())
+
+
+def module_values(captured: Captured, _precision: str) -> dict[str, str]:
+    """Module path -> name of its last value in the package; coremltools keeps the names of the traced graph."""
+    from sdk_export.targets.coreml_lowering import lowered
+
+    values: dict[str, str] = {}
+    for node in lowered(captured.exported).graph.nodes:
+        stack = node.meta.get("nn_module_stack") if node.op == "call_function" else None
+        for path, _ in (stack or {}).values():
+            values[path] = node.name
+    return values

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from sdk_export.captured import Source
-from sdk_export.onnx_lowering import build_model
+from sdk_export.onnx_lowering import build_model, last_values
 
 PRECISIONS = ("fp32", "fp16")
 """bf16 is missing because ONNX Runtime has no bf16 kernels on CPU (1.31)."""
@@ -39,3 +39,8 @@ def _drop_unused_weights(graph: ir.Graph) -> None:
     unused = [n for n, v in graph.initializers.items() if not v.uses() and not v.is_graph_output()]
     for name in unused:
         del graph.initializers[name]
+
+
+def module_values(captured: Source, precision: str) -> dict[str, str]:
+    """Module path -> name of its last value in the file."""
+    return last_values(build_model(captured, precision).graph)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdk_export.captured import Source
-from sdk_export.onnx_lowering import build_model
+from sdk_export.onnx_lowering import build_model, last_values
 from sdk_export.passes.isolate_reductions import isolate_reductions
 from sdk_export.targets.onnx import save_model
 from sdk_runtimes.errors import LoweringError
@@ -29,7 +29,9 @@ def write(captured: Source, precision: str, folder: Path) -> tuple[str, ...]:
     openvino = require("openvino", needed_for='target="openvino"')
     # Beside the result, so that a large model needs room on one disk only.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-") as scratch:
-        (entry, *_) = save_model(build_model(captured, "fp32", [isolate_reductions]), Path(scratch), f"{captured.name}.onnx")
+        (entry, *_) = save_model(
+            build_model(captured, "fp32", [isolate_reductions]), Path(scratch), f"{captured.name}.onnx"
+        )
         try:
             model = openvino.convert_model(Path(scratch) / entry)
         except Exception as error:
@@ -57,3 +59,8 @@ def _bound_dims(model: "Model", captured: Source) -> None:
             [openvino.Dimension(*dim) if isinstance(dim, tuple) else openvino.Dimension(dim) for dim in dims]
         )
     model.reshape(shapes)
+
+
+def module_values(captured: Source, _precision: str) -> dict[str, str]:
+    """Module path -> name of its last value in the IR, which keeps the names of the ONNX lowering."""
+    return last_values(build_model(captured, "fp32", [isolate_reductions]).graph)
