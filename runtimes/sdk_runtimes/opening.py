@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdk_runtimes.errors import ArgumentError, UnknownChoiceError
+from sdk_runtimes.errors import ArgumentError, SessionError, UnknownChoiceError
+from sdk_runtimes.specs import ProgramSpec
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,20 @@ class Device:
     name: str
     usable: bool
     note: str = ""
+
+
+def check_outputs(spec: ProgramSpec, given: int) -> None:
+    """Refuses a file with more or fewer outputs than its spec: they go by position.
+
+    Raises:
+        SessionError: names both numbers.
+    """
+    if given != len(spec.outputs):
+        raise SessionError(
+            f"{spec.entry!r} has {given} outputs, the manifest names {len(spec.outputs)}",
+            why=f"they are {', '.join(item.name for item in spec.outputs)}",
+            fix="export the model again",
+        )
 
 
 def split_device(device_id: str, backend: str) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 from sdk_runtimes.cpu import cpu_name, nvidia_driver
 from sdk_runtimes.errors import DeviceError, SessionError, UnknownChoiceError
 from sdk_runtimes.feeds import Array
-from sdk_runtimes.opening import Device, OpenOptions, split_device
+from sdk_runtimes.opening import Device, OpenOptions, check_outputs, split_device
 from sdk_runtimes.session import Placement
 from sdk_runtimes.specs import ProgramSpec
 
@@ -181,6 +181,7 @@ def open_session(spec: ProgramSpec, folder: Path, device: str, options: OpenOpti
             why=f"ONNX Runtime fell back to {engine.get_providers()}: {wanted} lacks its driver or a library",
             fix=f"install what {wanted} needs, or load(..., device='onnxruntime:cpu')",
         )
+    check_outputs(spec, len(engine.get_outputs()))
     engine.disable_fallback()  # or a failing run is printed and repeated elsewhere
     return OnnxruntimeSession(engine, spec, _placement(engine, spec, unit, index))
 

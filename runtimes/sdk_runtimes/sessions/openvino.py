@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sdk_runtimes.cpu import cpu_name
-from sdk_runtimes.errors import DeviceError, SessionError, UnknownChoiceError
+from sdk_runtimes.errors import DeviceError, SdkError, SessionError, UnknownChoiceError
 from sdk_runtimes.feeds import Array
-from sdk_runtimes.opening import Device, OpenOptions, split_device
+from sdk_runtimes.opening import Device, OpenOptions, check_outputs, split_device
 from sdk_runtimes.require import is_installed, require
 from sdk_runtimes.session import Placement
 from sdk_runtimes.specs import ProgramSpec, TensorSpec
@@ -45,8 +45,6 @@ class OpenvinoSession:
         self._compiled: openvino.CompiledModel | None = compiled
         self._spec = spec
         self._inputs = _port_indices(compiled.inputs, spec.inputs, spec)
-        # By position: an output that is called like an input has another name in the file.
-        self._outputs = tuple(range(len(spec.outputs)))
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
         self._tensor = require("openvino").Tensor
 
@@ -59,8 +57,9 @@ class OpenvinoSession:
             # OpenVINO shares neither strided nor read-only arrays
             shareable = array if flags.c_contiguous and flags.writeable else array.copy()
             request.set_input_tensor(index, tensor(shareable, shared_memory=True))
-        results = request.infer().to_tuple()  # copies, in the order of the model's outputs
-        return [results[index] for index in self._outputs]
+        # Copies, by position: an output that is called like an input has another name in the file.
+        results: Sequence[Array] = request.infer().to_tuple()
+        return results
 
     def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None]:
         """Ties C-contiguous buffers to the program; the callable runs it from and into them.
@@ -71,7 +70,7 @@ class OpenvinoSession:
         request = self._compiled.create_infer_request()
         for index, array in zip(self._inputs, inputs, strict=True):
             request.set_input_tensor(index, self._tensor(array, shared_memory=True))
-        for index, array in zip(self._outputs, outputs, strict=True):
+        for index, array in enumerate(outputs):
             request.set_output_tensor(index, self._tensor(array, shared_memory=True))
         infer = request.infer
 
@@ -116,6 +115,9 @@ def open_session(spec: ProgramSpec, folder: Path, device: str, options: OpenOpti
         model = _core().read_model(str(folder / spec.entry))
         core = _core_without_snippets() if has_dynamic_attention(model) else _core()
         compiled = core.compile_model(model, name, _config(hint, unit, options))
+        check_outputs(spec, len(compiled.outputs))
+    except SdkError:
+        raise
     except Exception as error:
         raise SessionError(
             f"OpenVINO {ov.__version__} did not load {spec.entry!r} on {device}: {error}",
@@ -245,8 +247,8 @@ def _port_indices(ports: Sequence[Any], specs: Sequence[TensorSpec], program: Pr
     missing = [spec.name for spec in specs if spec.name not in by_name]
     if missing:
         raise SessionError(
-            f"{program.entry!r} has no tensor named {missing}",
-            why=f"its tensors are {sorted(by_name)}",
+            f"{program.entry!r} has no input named {missing}",
+            why=f"its inputs are {sorted(by_name)}",
             fix="export the model again",
         )
     return tuple(by_name[spec.name] for spec in specs)

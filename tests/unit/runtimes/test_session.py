@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_programs as tiny
 
+import tiny_programs as tiny
 from sdk_runtimes.backends import OpenOptions, open_raw
 from sdk_runtimes.errors import FeedError, SessionError
 from sdk_runtimes.feeds import Array
