@@ -103,6 +103,11 @@ def seal_bundle(folder: Path, manifest: Manifest, *, limits: Limits = DEFAULT_LI
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
+    """Whether a bundle may be written to `out`; touches nothing.
+
+    Raises:
+        OutputExistsError: it exists and `overwrite` is not set, or it is not a bundle.
+    """
     if not os.path.lexists(out):
         return
     if not overwrite:
@@ -120,7 +125,10 @@ def check_out(out: Path, *, overwrite: bool) -> None:
 
 
 def _make(staging: Path, needed_bytes: int) -> None:
-    staging.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staging.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(staging.parent)) from error
     free = shutil.disk_usage(staging.parent).free
     if free < needed_bytes:
         raise WriteError(
@@ -188,11 +196,13 @@ def _write_error(place: Path, error: Exception, why: str, fix: str) -> WriteErro
 
 
 def _written(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    # os.walk and os.path look past errors: a path too long to exist holds nothing.
+    paths = (Path(base) / name for base, _, names in os.walk(folder) for name in names)
+    return sum(path.lstat().st_size for path in paths)
 
 
 def _free(place: Path) -> int:
-    existing = next((path for path in place.parents if path.exists()), Path(place.anchor))
+    existing = next((path for path in place.parents if os.path.isdir(path)), Path(place.anchor))  # noqa: PTH112 -- see above
     return shutil.disk_usage(existing).free
 
 
