@@ -56,8 +56,8 @@ def evaluate_tensorrt(spec: ProgramSpec, folder: Path) -> Iterator[Evaluation]:
 @contextmanager
 def evaluate_coreml(spec: ProgramSpec, folder: Path) -> Iterator[Evaluation]:
     """A Core ML package in our MIL evaluator."""
-    from sdk_export.mil.evaluate import operations
-    from sdk_export.mil.program import read_package
+    from sdk_export.mil.package import read_package
+    from sdk_export.mil.program import operations
     from sdk_export.targets.coreml import replay
 
     entry = folder / spec.entry

@@ -9,31 +9,20 @@ inf here as it does on the device. Inside one operation (the accumulation of a m
 layer_norm) we are as exact as fp32 allows, which is kinder than some devices are.
 """
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from sdk_export.mil.program import (
-    Block,
-    Function,
-    Literal,
-    Name,
-    Operation,
-    Program,
-    Type,
-    Value,
-    read_package,
-)
+from sdk_export.mil.checks import STRUCTURAL, check_feeds, initial_states, refuse_unknown
+from sdk_export.mil.package import read_package
+from sdk_export.mil.program import Block, Literal, Name, Operation, Program, Type, Value
 from sdk_export.mil.weights import Array
-from sdk_runtimes.errors import FeedError, LoweringError, SessionError
+from sdk_runtimes.errors import FeedError, SessionError
 
 # Parameters that take a tuple of values, also when it has one element.
 VARIADIC = frozenset({"values", "loop_vars", "ref_tensors", "begins", "ends", "end_masks"})
-# Handled here, because they run blocks or touch state.
-STRUCTURAL = frozenset({"const", "cond", "while_loop", "read_state", "write_state", "coreml_update_state"})
 
 
 @dataclass(frozen=True)
@@ -85,44 +74,15 @@ def evaluate(
     program = package if isinstance(package, Program) else read_package(package)
     entry = program.function(function)
     refuse_unknown(entry)
-    _check_feeds(entry, feeds)
+    check_feeds(entry, feeds)
     wanted = frozenset(taps or ())
-    run = _Run(round_fp16, wanted, _initial_states(entry, states or {}))
+    run = _Run(round_fp16, wanted, initial_states(entry, states or {}))
     scope: dict[str, Value] = {name: np.asarray(array) for name, array in feeds.items()}
     run.kept.update({name: scope[name] for name in wanted & scope.keys()})
     with np.errstate(all="ignore"):
         outputs = _run_block(entry.block, scope, run)
     _check_taps(wanted, run)
     return {**dict(zip(entry.block.outputs, outputs, strict=True)), **run.kept, **run.states}
-
-
-def refuse_unknown(function: Function) -> None:
-    """Refuses a program with operations that are not in our tables.
-
-    Raises:
-        LoweringError: names each type, how many there are, and the first of them.
-    """
-    from sdk_export.mil.table import OPS
-
-    unknown = [op for op in operations(function.block) if op.type not in OPS and op.type not in STRUCTURAL]
-    if not unknown:
-        return
-    counts = Counter(op.type for op in unknown)
-    first = {op.type: op.name for op in reversed(unknown)}
-    listed = ", ".join(f"{kind!r} ×{count} (first: {first[kind]!r})" for kind, count in counts.items())
-    raise LoweringError(
-        f"{len(unknown)} operations of {len(counts)} types that the MIL evaluator does not know: {listed}",
-        why="what cannot be evaluated cannot be verified",
-        fix="add each to the table of its family in sdk_export/mil/ops, or export for another target",
-    )
-
-
-def operations(block: Block) -> Iterator[Operation]:
-    """Every operation of a block and of the blocks in it."""
-    for operation in block.operations:
-        yield operation
-        for nested in operation.blocks:
-            yield from operations(nested)
 
 
 def _run_block(block: Block, scope: dict[str, Value], run: _Run) -> list[Value]:
@@ -269,50 +229,11 @@ _STRUCTURE = {
 }
 
 
-def _initial_states(function: Function, states: Mapping[str, Array]) -> dict[str, Array]:
-    """The states of a function, zeros where none were given, as Core ML's `make_state` does."""
-    declared = {name: kind for name, kind in function.inputs.items() if kind.kind == "state"}
-    unknown = sorted(states.keys() - declared.keys())
-    if unknown:
-        raise FeedError(
-            f"unknown states {unknown}", why=f"there are {sorted(declared)}", fix="pass only those"
-        )
-    initial = {}
-    for name, kind in declared.items():
-        assert kind.dtype is not None
-        shape = tuple(size or 0 for size in kind.shape)
-        initial[name] = np.asarray(states.get(name, np.zeros(shape)), dtype=kind.dtype.numpy)
-    return initial
-
-
-def _check_feeds(function: Function, feeds: Mapping[str, Array]) -> None:
-    """Refuses feeds that do not fit the function's inputs."""
-    declared = {name: kind for name, kind in function.inputs.items() if kind.kind != "state"}
-    if declared.keys() != feeds.keys():
-        raise FeedError(
-            f"feeds are {sorted(feeds)}",
-            why=f"the program takes {sorted(declared)}",
-            fix="feed exactly these",
-        )
-    for name, kind in declared.items():
-        assert kind.dtype is not None
-        given = np.asarray(feeds[name])
-        fits = given.ndim == len(kind.shape) and all(
-            size in (None, has) for size, has in zip(kind.shape, given.shape, strict=False)
-        )
-        if given.dtype != kind.dtype.numpy or not fits:
-            raise FeedError(
-                f"feed {name!r} is {given.dtype}{list(given.shape)}",
-                why=f"the program takes {kind.dtype.numpy}{list(kind.shape)}",
-                fix=f"cast or reshape {name!r}",
-            )
-
-
 def _check_taps(wanted: frozenset[str], run: _Run) -> None:
     missing = sorted(wanted - run.kept.keys())
     if missing:
         raise FeedError(
             f"no value is called {missing}",
             why="taps are names of values in the program, and blocks not taken have none",
-            fix="list them with sdk_export.mil.evaluate.operations",
+            fix="list them with sdk_export.mil.program.operations",
         )

@@ -163,7 +163,7 @@ def _mutated(exported: "ExportedProgram") -> list[str]:
 
 
 def module_values(captured: Captured, _precision: str) -> dict[str, str]:
-    """Module path -> name of its last value in the package; coremltools keeps the names of the traced graph."""
+    """Module path -> name of its last value in the package, which keeps the names of the traced graph."""
     from sdk_export.targets.coreml_lowering import lowered
 
     values: dict[str, str] = {}

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdk_export.targets import coreml_arithmetic
+
 aten = torch.ops.aten
 
 # Core ML's tensors have at most this many axes.
@@ -22,26 +24,24 @@ MAX_RANK = 5
 INEXACT_PASSES = frozenset({"common::fuse_elementwise_to_batchnorm"})
 
 
-def tanh_gelu(x: Tensor, *, approximate: str = "none") -> Any:
-    """GELU by tanh (Hendrycks and Gimpel, 2016). Silent: `approximate` is ignored and the exact one comes."""
-    if approximate != "tanh":
-        return NotImplemented
-    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
-    return 0.5 * x * (1 + torch.tanh(inner))
-
-
-def pool_stride(
-    x: Tensor,
-    kernel_size: list[int],
-    stride: Sequence[int] = (),
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-) -> Any:
+def pool_1d_stride(x: Tensor, kernel_size: list[int], stride: Sequence[int] = (), *rest: Any) -> Any:
     """A pooling without a stride has its kernel as stride; coremltools wants it said."""
-    if len(stride):
-        return NotImplemented
-    return aten.max_pool2d(x, kernel_size, kernel_size, padding, dilation, ceil_mode)
+    return NotImplemented if len(stride) else aten.max_pool1d(x, kernel_size, kernel_size, *rest)
+
+
+def pool_2d_stride(x: Tensor, kernel_size: list[int], stride: Sequence[int] = (), *rest: Any) -> Any:
+    """As `pool_1d_stride`."""
+    return NotImplemented if len(stride) else aten.max_pool2d(x, kernel_size, kernel_size, *rest)
+
+
+def rms_norm(
+    x: Tensor, normalized_shape: list[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """X / sqrt(mean(x²) + eps) * weight (Zhang and Sennrich, 2019, eq. 4). Silent: `eps` is misplaced."""
+    axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    floor = torch.finfo(x.dtype).eps if eps is None else eps
+    normed = x / torch.sqrt((x * x).mean(axes, keepdim=True) + floor)
+    return normed if weight is None else normed * weight
 
 
 def group_norm(
@@ -59,7 +59,9 @@ def group_norm(
     """
     del cudnn_enabled
     grouped = x.reshape(x.shape[0], num_groups, -1)
-    normed = aten.instance_norm(grouped, None, None, None, None, True, 0.0, eps, False).reshape(x.shape)
+    # coremltools reads these by position
+    normed: Tensor = aten.instance_norm(grouped, None, None, None, None, True, 0.0, eps, False)  # noqa: FBT003
+    normed = normed.reshape(x.shape)
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
     if weight is not None:
         normed = normed * weight.reshape(shape)
@@ -102,6 +104,78 @@ def _with_one_inferred(sizes: list[Any]) -> list[Any]:
     return [-1 if i == next(iter(symbolic), None) else size for i, size in enumerate(sizes)]
 
 
+def matmul(x: Tensor, y: Tensor) -> Any:
+    """A product with a vector, as one with a matrix of one row or column."""
+    if x.ndim > 1 and y.ndim > 1:
+        return NotImplemented
+    left, right = (x[None] if x.ndim == 1 else x), (y[:, None] if y.ndim == 1 else y)
+    product = torch.matmul(left, right)
+    product = product.squeeze(-1) if y.ndim == 1 else product
+    return product.squeeze(-1 if y.ndim == 1 else -2) if x.ndim == 1 else product
+
+
+def grouped_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Attention whose key and value heads serve several query heads each: they are repeated."""
+    if not enable_gqa or key.shape[-3] == query.shape[-3]:
+        return NotImplemented
+    key, value = (each.repeat_interleave(query.shape[-3] // each.shape[-3], -3) for each in (key, value))
+    return aten.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    output_padding: Sequence[int] = (0, 0),
+    *rest: Any,
+) -> Any:
+    """`output_padding` beyond an unpadded result is zeros and bias; coremltools raises there."""
+    if not any(output_padding) or any(padding):
+        return NotImplemented
+    grown = (0, output_padding[-1], 0, output_padding[0])
+    full = aten.constant_pad_nd(
+        aten.conv_transpose2d.input(x, weight, None, stride, padding, (0, 0), *rest), grown
+    )
+    return full if bias is None else full + bias[:, None, None]
+
+
+def pad(x: Tensor, amounts: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+    """Circular padding as pieces joined, negative padding as a cut."""
+    if mode == "circular":
+        for place, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
+            axis = x.ndim - 1 - place
+            size = x.shape[axis]
+            x = torch.cat([x.narrow(axis, size - before, before), x, x.narrow(axis, 0, after)], axis)
+        return x
+    if min(amounts) >= 0:
+        return NotImplemented
+    for place, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
+        axis = x.ndim - 1 - place
+        x = x.narrow(axis, max(0, -before), x.shape[axis] + min(0, before) + min(0, after))
+    return aten.pad(x, [max(0, amount) for amount in amounts], mode, value)
+
+
+def unfold(x: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """All windows along an axis, picked by constant indices; a new last axis holds their elements."""
+    axis = dimension % x.ndim
+    starts = torch.arange(0, x.shape[axis] - size + 1, step, device=x.device)
+    picks = (starts[:, None] + torch.arange(size, device=x.device)).reshape(-1)
+    shape = (*x.shape[:axis], starts.shape[0], size, *x.shape[axis + 1 :])
+    return x.index_select(axis, picks).reshape(shape).movedim(axis + 1, -1)
+
+
 def adaptive_avg_pool2d(x: Tensor, output_size: list[int]) -> Any:
     """Means over bins, as two products with constant matrices, where the batch is dynamic.
 
@@ -126,10 +200,25 @@ def _bins(size: int, count: int, like: Tensor) -> Tensor:
 
 
 FIXES: Mapping[Any, Callable[..., Any]] = {
+    **coreml_arithmetic.FIXES,
     aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d,
+    aten.conv_transpose2d.input: conv_transpose2d,
     aten.einsum.default: einsum,
-    aten.gelu.default: tanh_gelu,
     aten.group_norm.default: group_norm,
-    aten.max_pool2d.default: pool_stride,
+    aten.matmul.default: matmul,
+    aten.max_pool1d.default: pool_1d_stride,
+    aten.max_pool2d.default: pool_2d_stride,
+    aten.pad.default: pad,
     aten.permute.default: permute,
+    aten.rms_norm.default: rms_norm,
+    aten.scaled_dot_product_attention.default: grouped_attention,
+    aten.unfold.default: unfold,
+}
+
+# Silent errors that we have no fix for.
+REFUSED: Mapping[Any, str] = {
+    aten._upsample_bilinear2d_aa.vec: "coremltools ignores `antialias`",
+    aten._upsample_bilinear2d_aa.default: "coremltools ignores `antialias`",
+    aten._upsample_bicubic2d_aa.vec: "coremltools ignores `antialias`",
+    aten._upsample_bicubic2d_aa.default: "coremltools ignores `antialias`",
 }

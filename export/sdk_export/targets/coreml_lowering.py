@@ -10,13 +10,19 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
-from sdk_export.targets.coreml_fixes import FIXES
+from sdk_export.targets.coreml_fixes import FIXES, REFUSED
 from sdk_runtimes.errors import LoweringError, SdkError
 
 aten = torch.ops.aten
 
 _VIEWS = frozenset({aten.view.default, aten.reshape.default, aten._unsafe_view.default})
 _COPIES = frozenset({aten.clone.default, aten.contiguous.default})
+_NOOPS = _COPIES | {
+    aten.alias.default,
+    aten.detach.default,
+    aten.dropout.default,
+    aten.lift_fresh_copy.default,
+}
 
 # A decomposition may give operations that need decomposing too; chains are short.
 _ROUNDS = 4
@@ -30,6 +36,7 @@ def lowered(exported: ExportedProgram) -> ExportedProgram:
     Raises:
         LoweringError: operations that remain unknown; names the first with module path and source line.
     """
+    _refuse_silent(exported)
     table = dict(FIXES)
     for _ in range(_ROUNDS):
         exported = _decomposed(exported, table)
@@ -44,6 +51,7 @@ def lowered(exported: ExportedProgram) -> ExportedProgram:
     if unknown:
         _refuse(unknown)
     merge_views(exported.graph)
+    _separate_outputs(exported)
     return exported
 
 
@@ -59,11 +67,55 @@ def merge_views(graph: Graph) -> None:
     graph.eliminate_dead_code()
 
 
+def _separate_outputs(exported: ExportedProgram) -> None:
+    """Gives every output an operation of its own.
+
+    coremltools renames outputs in place, so that an input, or one result given twice, would need two names.
+    `type_as` is what it translates into MIL's `identity`; it drops `clone`.
+    """
+    graph = exported.graph
+    signature = exported.graph_signature
+    output = graph.output_node()
+    results, seen = list(output.args[0]), set()
+    for i, node in enumerate(results):
+        if not isinstance(node, Node):
+            continue
+        source = _without_noops(node)
+        if source.op == "placeholder" or source in seen:
+            with graph.inserting_before(output):
+                results[i] = graph.call_function(aten.type_as.default, (node, node))
+            results[i].meta = dict(node.meta)
+            signature.output_specs[i].arg.name = results[i].name
+        seen.add(source)
+    output.args = (tuple(results),)
+
+
+def _without_noops(node: Node) -> Node:
+    """What a node's value is, past the operations that coremltools drops."""
+    while node.target in _NOOPS:
+        source = node.args[0]
+        assert isinstance(source, Node)
+        node = source
+    return node
+
+
+def _refuse_silent(exported: ExportedProgram) -> None:
+    """Refuses what coremltools would get wrong without a word."""
+    for node in exported.graph.nodes:
+        if node.target in REFUSED:
+            raise LoweringError(
+                f"Core ML cannot express {where(node)}",
+                why=REFUSED[node.target],
+                fix="write that part of the model with other operations, or export to another target",
+            )
+
+
 def _decomposed(exported: ExportedProgram, table: dict[Any, Any]) -> ExportedProgram:
     """`run_decompositions` without torch 2.13's warning about its own use of a name it renamed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
-        return exported.run_decompositions(table)
+        decomposed: ExportedProgram = exported.run_decompositions(table)
+    return decomposed
 
 
 def _unknown(exported: ExportedProgram) -> list[Node]:
@@ -87,8 +139,8 @@ def _kind(node: Node) -> str:
 def _refuse(nodes: list[Node]) -> None:
     listed = sorted({_kind(node) for node in nodes})
     raise LoweringError(
-        f"Core ML has no conversion for {', '.join(listed)} ({len(nodes)} uses); the first is {where(nodes[0])}",
-        why="coremltools does not know it and torch has no decomposition of it",
+        f"Core ML cannot express {', '.join(listed)} ({len(nodes)} uses); the first is {where(nodes[0])}",
+        why="coremltools does not know it, and neither torch nor we take it apart",
         fix="write that part of the model with other operations, or export to another target",
     )
 

@@ -115,6 +115,11 @@ def flatten2d(x: Array, axis: Any = 1) -> Array:
     return x.reshape(math.prod(x.shape[: int(axis)]), -1)
 
 
+def non_zero(x: Array) -> Array:
+    """Indices of the elements that are not 0, one row an element."""
+    return np.argwhere(x)
+
+
 def one_hot(
     indices: Array, one_hot_vector_size: Any, axis: Any = -1, on_value: Any = 1, off_value: Any = 0
 ) -> Array:
@@ -207,7 +212,7 @@ OPS: Mapping[str, Callable[..., Array | tuple[Array, ...]]] = {
     "fill": fill,
     "fill_like": fill_like,
     "flatten2d": flatten2d,
-    "non_zero": np.argwhere,
+    "non_zero": non_zero,
     "one_hot": one_hot,
     "pad": pad,
     "pixel_shuffle": pixel_shuffle,
