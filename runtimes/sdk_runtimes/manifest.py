@@ -7,7 +7,7 @@ manifest is read, and derives the published JSON schema from them.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from sdk_runtimes.errors import UnsafeBundleError
 from sdk_runtimes.limits import DEFAULT_LIMITS, Limits
@@ -181,11 +181,6 @@ def parse_manifest(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Manifest:
 def manifest_schema() -> dict[str, Any]:
     """The JSON schema of `manifest.json`, as published in `docs/`."""
     import pydantic
-    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 
-    class Generator(GenerateJsonSchema):
-        # Tuples are lists in JSON, so their empty default is left out of the schema: as we want it.
-        ignored_warning_kinds: ClassVar[set[JsonSchemaWarningKind]] = {"non-serializable-default"}
-
-    schema = pydantic.TypeAdapter(Manifest).json_schema(schema_generator=Generator)
+    schema = pydantic.TypeAdapter(Manifest).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

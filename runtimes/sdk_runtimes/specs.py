@@ -29,8 +29,9 @@ DTYPES: Mapping[str, np.dtype] = MappingProxyType(
     }
 )
 
-STRICT = MappingProxyType({"extra": "forbid", "strict": True})
-"""pydantic's configuration for every dataclass of the manifest: no unknown keys, no coercion."""
+STRICT = {"extra": "forbid", "strict": True}
+"""pydantic's configuration for every dataclass of the manifest: no unknown keys, no coercion. A plain dict,
+because pydantic takes any other mapping for a class of its version 1, and warns."""
 
 
 @dataclass(frozen=True)
