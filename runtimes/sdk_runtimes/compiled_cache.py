@@ -126,7 +126,7 @@ def write(kind: str, key: str, content: Mapping[str, Any]) -> None:
         home.mkdir(parents=True, exist_ok=True)
         _write_whole(home / f"{key}.json", content)
     except OSError as error:
-        _log_unwritable(str(home), str(error))
+        _log_unwritable(str(cache_root()), error.strerror or str(error))
 
 
 def entries() -> tuple[CacheEntry, ...]:
@@ -171,15 +171,15 @@ def _stage(home: Path, name: str) -> Path | None:
     try:
         staged.mkdir(parents=True)
     except OSError as error:
-        _log_unwritable(str(home), str(error))
+        _log_unwritable(str(cache_root()), error.strerror or str(error))
         return None
     return staged
 
 
 def _publish(staged: Path, final: Path, about: Mapping[str, Any]) -> None:
-    if not any(staged.iterdir()):  # the engine had nothing to keep
-        return
     try:
+        if not any(staged.iterdir()):  # the engine had nothing to keep
+            return
         _write_whole(final.with_name(final.name + _ABOUT), about)
         staged.rename(final)
     except OSError as error:
@@ -234,5 +234,5 @@ def _tree_bytes(path: Path) -> int:
 
 
 @lru_cache(maxsize=64)  # once a folder and reason
-def _log_unwritable(home: str, reason: str) -> None:
-    _log.warning("the cache %s cannot be written, so loads stay slow: %s", home, reason)
+def _log_unwritable(root: str, reason: str) -> None:
+    _log.warning("the cache %s cannot be written, so loads stay slow: %s", root, reason)

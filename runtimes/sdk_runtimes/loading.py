@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -93,7 +94,15 @@ def open_choice(bundle: Bundle, choice: Choice, options: OpenOptions) -> Session
     told = dataclasses.replace(options, lean=lean)
     about = {**identity_of(bundle, spec, device), "threads": options.threads, "lean": lean}
     with compiled_folder(about) as folder:
-        raw = open_raw(spec, bundle.path, device, dataclasses.replace(told, cache_path=folder))
+        try:
+            raw = open_raw(spec, bundle.path, device, dataclasses.replace(told, cache_path=folder))
+        except SessionError as error:
+            if folder is None:
+                raise
+            # A full disk or a damaged blob must not keep a program from running.
+            raw = open_raw(spec, bundle.path, device, told)
+            shutil.rmtree(folder, ignore_errors=True)
+            _log_once(logging.WARNING, f"{spec.id} on {device} was opened without the cache: {error.what}")
     return Session(spec, raw)
 
 
@@ -125,7 +134,8 @@ def _log_once(level: int, message: str) -> None:
 
 
 def _nothing_usable(bundle: Bundle, failed: Sequence[tuple[str, SdkError]]) -> SdkError:
-    if len(failed) == 1:
+    kinds = {type(error) for _, error in failed}
+    if len(failed) == 1 or (len(kinds) == 1 and DeviceError not in kinds):
         return failed[0][1]
     # The limit was in the way of all that could run: say so, and not that there is no GPU.
     for kind in (MemoryLimitError, SessionError):
