@@ -132,7 +132,7 @@ def _prove(
             culprit = _culprit(source, target, precision, evaluation, measured.findings[0], gate)
         source, precision, promoted = _promote(source, target, precision, culprit, gate, repaired)
         if not promoted:
-            raise refusal(spec.id, measured, tolerance, _sentence(culprit, repaired))
+            raise refusal(spec, measured, tolerance, _sentence(culprit, repaired))
         _log.warning("%s: %s; it stays in fp32 and the program is measured again", spec.id, culprit)
         repaired.append(promoted)
         _delete(spec, stage)

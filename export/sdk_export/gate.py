@@ -19,6 +19,8 @@ from sdk_runtimes.manifest import OutputQuality, Tolerance
 from sdk_runtimes.quality import Deviation, compare, rms, tolerance_for
 from sdk_runtimes.specs import ProgramSpec
 
+_FP32_FIX = "write that module with other ops, or export for another target"
+
 Run = Callable[[Arrays], Mapping[str, Array]]
 """Arrays by input name to arrays by output name."""
 
@@ -192,11 +194,11 @@ def check_metric(gate: Gate, reference: Run, run: Run, program: str) -> None:
         )
 
 
-def refusal(program: str, measurement: Measurement, tolerance: Tolerance, culprit: str) -> QualityError:
+def refusal(spec: ProgramSpec, measurement: Measurement, tolerance: Tolerance, culprit: str) -> QualityError:
     """The error for a program that is out of tolerance.
 
     Args:
-        program: `ProgramSpec.id`.
+        spec: the program.
         measurement: with findings.
         tolerance: what it was held to.
         culprit: the sentence about the first module that diverges.
@@ -207,10 +209,15 @@ def refusal(program: str, measurement: Measurement, tolerance: Tolerance, culpri
     limit = f"rel. RMSE ≤ {tolerance.rel_rmse:g}"
     if tolerance.min_psnr_db is not None:
         limit += f", PSNR ≥ {tolerance.min_psnr_db:g} dB"
+    lowered = spec.precision != "fp32"
     return QualityError(
-        f"{program} does not compute what the model computes: output {first.output!r} on draw "
+        f"{spec.id} does not compute what the model computes: output {first.output!r} on draw "
         f"{first.case.draw!r} has {figure} (allowed: {limit})",
         why=culprit,
-        fix="Gate(repair=True) keeps that module in fp32; a higher precision= keeps all; "
-        "Gate(tolerance=…) if you accept it",
+        fix=(
+            "Gate(repair=True) keeps that module in fp32; precision='fp32' keeps all"
+            if lowered
+            else _FP32_FIX
+        )
+        + "; Gate(tolerance=…) if you accept it",
     )
