@@ -28,7 +28,7 @@ def record_speed(
     key = compiled_cache.key_of(_about(bundle))
     known = measured_speeds(bundle)
     rows = {f"{program}@{where}": speed for (program, where), speed in known.items()}
-    rows[f"{spec.id}@{device}"] = latency_ms
+    rows[f"{spec.id}@{_plain(device)}"] = latency_ms
     compiled_cache.write(compiled_cache.SPEEDS, key, {**_about(bundle), "latency_ms": rows})
 
 
@@ -48,7 +48,12 @@ def measured_speeds(bundle: Bundle) -> Mapping[tuple[str, str], float]:
 def by_speed(bundle: Bundle, choices: list[tuple[str, ProgramSpec]]) -> list[tuple[str, ProgramSpec]]:
     """Choices (device id, program) with the measured ones first, the fastest of them ahead."""
     speeds = measured_speeds(bundle)
-    return sorted(choices, key=lambda choice: speeds.get((choice[1].id, choice[0]), float("inf")))
+    return sorted(choices, key=lambda choice: speeds.get((choice[1].id, _plain(choice[0])), float("inf")))
+
+
+def _plain(device: str) -> str:
+    """The first of several is what the bare unit means: "onnxruntime:cuda:0" is "onnxruntime:cuda"."""
+    return device.removesuffix(":0")
 
 
 def _about(bundle: Bundle) -> dict[str, str]:

@@ -12,7 +12,7 @@ import pytest
 import tiny_programs as tiny
 from sdk_runtimes import backends, choosing, compiled_cache, loading
 from sdk_runtimes.backends import BACKENDS, Backend
-from sdk_runtimes.bundle import Bundle
+from sdk_runtimes.bundle import Bundle, open_bundle
 from sdk_runtimes.errors import (
     ArgumentError,
     DeviceError,
@@ -33,16 +33,25 @@ def to_openvino(onnx_file: Path, out: Path) -> None:
     openvino.save_model(openvino.convert_model(onnx_file), out, compress_to_fp16=False)
 
 
-@pytest.fixture
-def both(tmp_path: Path) -> Bundle:
-    """One network for ONNX Runtime and OpenVINO."""
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
     programs = [tiny.affine("rows", target=target) for target in ("onnx", "openvino")]
-    return tiny.write_bundle(tmp_path / "both.bundle", programs, copies={"openvino": to_openvino})
+    tiny.write_bundle(folder / "both.bundle", programs, copies={"openvino": to_openvino})
+    tiny.write_bundle(folder / "single.bundle", programs[:1])
+    return folder
 
 
 @pytest.fixture
-def single(tmp_path: Path) -> Bundle:
-    return tiny.write_bundle(tmp_path / "single.bundle", [tiny.affine("rows")])
+def both(written: Path, tmp_path: Path) -> Bundle:
+    """One network for ONNX Runtime and OpenVINO."""
+    return open_bundle(shutil.copytree(written / "both.bundle", tmp_path / "both.bundle"))
+
+
+@pytest.fixture
+def single(written: Path, tmp_path: Path) -> Bundle:
+    """The same for ONNX Runtime only."""
+    return open_bundle(shutil.copytree(written / "single.bundle", tmp_path / "single.bundle"))
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +94,11 @@ def test_measured_speed_decides_auto(both: Bundle) -> None:
     assert (session.device, session.spec.target) == ("openvino:cpu", "onnx")
     assert load(both, "openvino:cpu").spec.target == "openvino"  # asked for a device: its own form first
     assert measured_speeds(both)["affine.onnx", "onnxruntime:cpu"] == 2.0
+
+
+def test_the_first_of_several_devices_is_the_bare_unit(single: Bundle) -> None:
+    record_speed(single, "openvino:cpu:0", "onnx", 1.0)
+    assert load(single).device == "openvino:cpu"
 
 
 def test_speeds_are_of_this_bundle(both: Bundle, single: Bundle) -> None:
