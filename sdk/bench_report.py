@@ -1,5 +1,6 @@
 """What a bench measured, as data, as a table and as JSON."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,6 +52,8 @@ class BenchReport:
         machine: processor and number of cores.
         peaks: what the machine reaches; None if no floor was asked for.
         skipped: programs that cannot run here, and why.
+        load: processes that wanted a core in the minute before, on average; None where the system does not
+            tell. More than there are cores, and the figures say as much about the others.
     """
 
     sides: tuple[BenchSide, ...]
@@ -59,6 +62,18 @@ class BenchReport:
     machine: str
     peaks: Peaks | None = None
     skipped: tuple[str, ...] = ()
+    load: float | None = None
+
+    @property
+    def busy(self) -> str:
+        """A warning where others wanted the cores too; empty otherwise."""
+        cores = usable_threads()
+        if self.load is None or self.load <= cores + 0.5:
+            return ""
+        return (
+            f"This machine was busy: {self.load:.1f} processes for {cores} cores. Engines suffer from "
+            "that to different degrees; measure again when it is quiet."
+        )
 
     @property
     def fastest(self) -> BenchSide:
@@ -79,6 +94,11 @@ class BenchReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self) | {"sizes": dict(self.sizes), "fastest": self.fastest.label}
+
+
+def load_average() -> float | None:
+    """Processes that wanted a core in the last minute, on average; None where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def machine_name() -> str:

@@ -12,7 +12,7 @@ from sdk_runtimes.memory_sizes import format_size
 
 
 def bench_table(report: BenchReport) -> Iterator[RenderableType]:
-    """The table, what the machine can do, and what could not run."""
+    """The table, what the machine can do, what to be wary of, and what could not run."""
     table = Table(box=None, header_style="bold", title=_title(report), title_justify="left")
     table.add_column("side")
     table.add_column("device")
@@ -25,6 +25,8 @@ def bench_table(report: BenchReport) -> Iterator[RenderableType]:
     yield table
     if floor := floor_text(report):
         yield Text(floor, style="dim")
+    if report.busy:
+        yield Text(report.busy, style="yellow")
     for side in report.sides:
         if side.verdict.startswith("UNVERIFIED"):
             yield Text(f"{side.label}: {side.verdict}", style="bold yellow")

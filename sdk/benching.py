@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from sdk.bench_feeds import bench_feeds, sizes_of
-from sdk.bench_report import BenchReport, BenchSide, machine_name
+from sdk.bench_report import BenchReport, BenchSide, load_average, machine_name
 from sdk.cold_start import ColdStart, Start, measure_cold_start
 from sdk.floor import Floor, Peaks, floor_of, higher, measure_peaks, usable_threads
 from sdk.turns import Progress, Timing, by_turns
@@ -132,7 +132,7 @@ def _nothing_runs(skipped: Sequence[str], cause: SdkError | None) -> DeviceError
 
 
 def _measure(entrants: Sequence[_Entrant], skipped: Sequence[str], how: _How) -> BenchReport:
-    before = _peaks(how)
+    load_before, before = load_average(), _peaks(how)
     calls = {entrant.label: entrant.run for entrant in entrants}
     timings = by_turns(calls, runs=how.runs, warmup=how.warmup, progress=how.progress)
     _remember(entrants, timings, how)
@@ -151,6 +151,7 @@ def _measure(entrants: Sequence[_Entrant], skipped: Sequence[str], how: _How) ->
         machine=machine_name(),
         peaks=peaks,
         skipped=tuple(skipped),
+        load=load_before,
     )
 
 

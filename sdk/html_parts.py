@@ -37,6 +37,11 @@ def text(value: object) -> Html:
     return Html(escape(str(value)))
 
 
+def paragraph(words: str) -> Html:
+    """A remark."""
+    return Html(f'<p class="intro">{escape(words)}</p>')
+
+
 def joined(parts: Iterable[Html], between: str = "") -> Html:
     """Pieces one after the other."""
     return Html(between.join(parts))
@@ -44,7 +49,7 @@ def joined(parts: Iterable[Html], between: str = "") -> Html:
 
 def section(heading: str, *parts: Html, intro: str = "") -> Html:
     """A part of the page with its heading."""
-    lead = f'<p class="intro">{escape(intro)}</p>' if intro else ""
+    lead = paragraph(intro) if intro else ""
     return Html(f"<section><h2>{escape(heading)}</h2>{lead}{''.join(parts)}</section>")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sdk.bench_report import BenchReport, BenchSide
 from sdk.bench_table import floor_text, peak_text
-from sdk.html_parts import Bar, Html, badge, bars, facts, joined, page, section, table, text
+from sdk.html_parts import Bar, Html, badge, bars, facts, joined, page, paragraph, section, table, text
 from sdk.units import flops_text, ms_text
 from sdk_runtimes.bundle import Bundle, open_bundle
 from sdk_runtimes.errors import WriteError
@@ -70,8 +70,9 @@ def bench_section(report: BenchReport) -> Html:
         f"{report.machine}; {threads}. Medians of {best.timing.runs} runs, by turns in one process. "
         "Cold start and peak memory are those of a fresh process: imports, load, first run."
     )
-    notes = [text(f"Not run here: {reason}") for reason in report.skipped]
-    return section("Speed", bars(rows), _bench_table(report), _floor_note(report), *notes, intro=intro)
+    warnings = [report.busy, *(f"Not run here: {reason}" for reason in report.skipped)]
+    notes = [paragraph(words) for words in (floor_text(report), *warnings) if words]
+    return section("Speed", bars(rows), _bench_table(report), *notes, intro=intro)
 
 
 def quality_section(bundle: Bundle) -> Html:
@@ -189,11 +190,6 @@ def _bench_table(report: BenchReport) -> Html:
         "cold start ms", "peak memory",
     )  # fmt: skip
     return table(headers, rows, numeric=range(3, 10))
-
-
-def _floor_note(report: BenchReport) -> Html:
-    words = floor_text(report)
-    return Html(f'<p class="intro">{text(words)}</p>') if words else Html("")
 
 
 def _ratio(report: BenchReport, side: BenchSide) -> str:

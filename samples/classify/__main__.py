@@ -24,6 +24,7 @@ from sdk_runtimes.sessions.eager import eager_session
 HOME = Path(__file__).resolve().parents[2]
 OUT = HOME / "build" / "demo"
 THREADS = 2
+RUNS = 30
 
 
 def main() -> int:
@@ -78,7 +79,7 @@ def _process(module: str, *arguments: object) -> dict[str, Any]:
 
 def _bench(network: Any, bundle: Bundle) -> BenchReport:
     eager = eager_session(network, bundle.manifest.programs[0], threads=THREADS)
-    return sdk.bench(bundle, against={PYTORCH: eager}, threads=THREADS)
+    return sdk.bench(bundle, against={PYTORCH: eager}, threads=THREADS, runs=RUNS)
 
 
 def _with_cold_start(bench: BenchReport, cold_start: ColdStart) -> BenchReport:

@@ -47,13 +47,13 @@ def _headlines(results: Results) -> html.Html:
         told = format_size(baseline.cold_start.peak_rss_bytes or 0)
         rows.append((format_size(best.cold_start.peak_rss_bytes), f"peak memory at run time; PyTorch {told}"))
     if best.share is not None:
-        rows.append((f"{best.share:.0%}", "of what this CPU can do, by its own measured peaks"))
+        rows.append((f"{best.share * 100:.0f} %", "of what this CPU can do, by its own measured peaks"))
     rows.append((f"{results.export_s:.1f} s", "to trace, lower, write and prove"))
     return html.headlines(rows)
 
 
 def _pictures_section(results: Results) -> html.Html:
-    shift = f"{results.largest_shift * 100:.1g} percentage points"
+    shift = f"{float(f'{results.largest_shift * 100:.1g}'):.9f}".rstrip("0") + " percentage points"
     return html.section(
         "What they see",
         html.cards(_card(results, picture) for picture in PICTURES),

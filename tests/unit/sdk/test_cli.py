@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from handmade import SIZE, matmul_bundle
 from sdk.cli.app import app
+from sdk.matmul_model import matmul_model
 from sdk_runtimes.errors import LoweringError, QualityError
 
 ADD_ONE = """
@@ -22,6 +23,18 @@ class AddOne(torch.nn.Module):
 
 def build():
     return AddOne(), (torch.ones(2, 3),)
+
+class Noisy(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(16, 16)
+
+    def forward(self, x):
+        return self.layer(x)
+
+def noisy():
+    torch.manual_seed(0)
+    return Noisy(), (torch.randn(2, 16),)
 
 def triple():
     return 1, 2, 3
@@ -36,6 +49,16 @@ def private_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def bundle(tmp_path):
     return matmul_bundle(tmp_path / "matmul.bundle")
+
+
+@pytest.fixture
+def add_one(tmp_path, monkeypatch):
+    """A module in the working directory that builds a model."""
+    (tmp_path / "add_one.py").write_text(ADD_ONE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("add_one", None)
 
 
 def edge(*arguments: object):
@@ -262,11 +285,80 @@ def test_cache_is_cleared(bundle, tmp_path):
         ("add_one:triple", "3 values"),
     ],
 )
-def test_export_says_what_is_wrong_with_the_source(tmp_path, monkeypatch, source, expected):
-    (tmp_path / "add_one.py").write_text(ADD_ONE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "add_one", raising=False)
+def test_export_says_what_is_wrong_with_the_source(add_one, source, expected):
     result = edge("export", source)
     assert result.exit_code == 1, result.output
     assert expected in result.stderr
+
+
+def test_export_takes_a_function_and_writes_a_bundle(add_one):
+    result = edge("export", "add_one:build", "-t", "onnx", "--dynamic", "x.0=batch:1:8", "--licence", "MIT")
+    assert result.exit_code == 0, result.output
+    assert "passed on onnxruntime:cpu" in result.stdout
+    told = json.loads(edge("inspect", "AddOne.bundle", "--json").stdout)
+    assert told["licence"] == "MIT"
+    assert told["programs"][0]["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}]
+    assert told["programs"][0]["symbols"] == [{"symbol": "batch", "minimum": 1, "maximum": 8}]
+    np.save("x.npy", np.full((5, 3), 2, np.float32))
+    assert edge("run", "AddOne.bundle", "-i", "x=x.npy", "-o", "y.npz").exit_code == 0
+    np.testing.assert_array_equal(np.load("y.npz")["output"], np.full((5, 3), 3))
+
+
+def test_export_overwrites_only_when_asked(add_one):
+    (add_one / "mine.bundle").mkdir()
+    (add_one / "mine.bundle/note.txt").write_text("mine")
+    refused = edge("export", "add_one:build", "-o", "mine.bundle", "--json")
+    assert refused.exit_code == 1
+    assert json.loads(refused.stdout)["error"]["kind"] == "OutputExistsError"
+    assert (add_one / "mine.bundle/note.txt").read_text() == "mine"
+    assert edge("export", "add_one:build", "-o", "twice.bundle").exit_code == 0
+    assert edge("export", "add_one:build", "-o", "twice.bundle").exit_code == 1
+    assert edge("export", "add_one:build", "-o", "twice.bundle", "--overwrite").exit_code == 0
+
+
+def test_export_without_the_gate_says_unverified(add_one):
+    result = edge("export", "add_one:build", "--gate", "off", "-o", "un.bundle")
+    assert result.exit_code == 0, result.output
+    assert "UNVERIFIED" in result.stdout
+
+
+def test_the_gate_ends_with_3_and_leaves_nothing(add_one):
+    result = edge("export", "add_one:noisy", "-o", "n.bundle", "-p", "fp16", "--tolerance", "1e-9")
+    assert result.exit_code == 3, result.output
+    assert not (add_one / "n.bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "known"), [("-t", "tflite", "'openvino'"), ("-p", "fp8", "'fp16'")]
+)
+def test_unknown_targets_and_precisions_list_the_known(add_one, option, value, known):
+    result = edge("export", "add_one:build", option, value)
+    assert result.exit_code == 1
+    assert known in result.stderr
+
+
+def test_export_takes_an_onnx_file(add_one):
+    (add_one / "net.onnx").write_bytes(matmul_model(SIZE))
+    result = edge("export", "net.onnx", "-o", "net.bundle", "--name", "product")
+    assert result.exit_code == 0, result.output
+    told = json.loads(edge("inspect", "net.bundle", "--json").stdout)
+    assert [program["name"] for program in told["programs"]] == ["product"]
+
+
+def test_bench_against_pytorch(add_one):
+    assert edge("export", "add_one:build", "-o", "a.bundle").exit_code == 0
+    result = edge(
+        "bench",
+        "a.bundle",
+        "--runs",
+        2,
+        "--no-floor",
+        "--no-cold-start",
+        "--against",
+        "add_one:build",
+        "--json",
+    )
+    assert result.exit_code == 0, result.output
+    sides = json.loads(result.stdout)["sides"]
+    assert [side["device"] for side in sides] == ["eager:cpu", "onnxruntime:cpu"]
+    assert sides[0]["ratio"] == 1.0

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -111,6 +112,15 @@ def test_bench_table_holds_the_same(capsys):
     words = capsys.readouterr().out
     for expected in ("20.0", "8.00", "2.50 ×", "50 %", "90 MB", "180 GFLOP/s", "no Mac", "batch=4"):
         assert expected in words
+
+
+def test_a_busy_machine_is_told(monkeypatch):
+    monkeypatch.setattr("sdk.bench_report.usable_threads", lambda: 2)
+    assert report().busy == ""
+    assert replace(report(), load=2.1).busy == ""
+    busy = replace(report(), load=5.0)
+    assert "5.0 processes for 2 cores" in busy.busy
+    assert "5.0 processes for 2 cores" in bench_section(busy)
 
 
 def test_sides_are_found_by_label_and_the_fastest_is_known():
