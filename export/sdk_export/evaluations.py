@@ -1,7 +1,10 @@
 """How the files of each target are run here, while they still lie in the staging folder."""
 
+import ctypes
+import gc
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ from sdk_runtimes.feeds import Array
 from sdk_runtimes.opening import OpenOptions
 from sdk_runtimes.session import Session
 from sdk_runtimes.specs import ProgramSpec
+
+
+_LARGE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,18 @@ def evaluate_coreml(spec: ProgramSpec, folder: Path) -> Iterator[Evaluation]:
     yield Evaluation("mil-evaluator", lambda feeds: replay(entry, spec, feeds), tap)
 
 
+def _return_freed_memory() -> None:
+    """Gives the system what lowering left behind, before the weights lie in memory a second time."""
+    gc.collect()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another libc has no such call
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 @contextmanager
 def _session(spec: ProgramSpec, folder: Path, device: str) -> Iterator[Run]:
+    if spec.weights_bytes > _LARGE_BYTES:
+        _return_freed_memory()
     raw = open_raw(spec, folder, device, OpenOptions())
     with closing(Session(spec, raw)) as session:
         yield session.run
