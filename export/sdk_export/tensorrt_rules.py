@@ -192,8 +192,8 @@ def branches(node: "ir.Node", version: int) -> Finding | None:
     return None
 
 
-def loop(node: "ir.Node", version: int) -> Finding | None:
-    """Carried values keep their shape; in TensorRT 10 what is collected has a length known at build."""
+def loop(node: "ir.Node", _version: int) -> Finding | None:
+    """Carried values keep their shape, and what is collected has a length known at build."""
     body = node.attributes["body"].as_graph()
     carried = len(node.inputs) - 2
     for given, result in zip(body.inputs[2:], body.outputs[1 : 1 + carried], strict=True):
@@ -207,7 +207,7 @@ def loop(node: "ir.Node", version: int) -> Finding | None:
                 "preallocate it at its final size, and write into it",
             )
     collects = len(body.outputs) > 1 + carried
-    if collects and version < 11 and not is_build_constant(_value(node, 0)):
+    if collects and not is_build_constant(_value(node, 0)):
         return "it collects a number of results that is known at run time only", "fix the trip count"
     return None
 
