@@ -18,7 +18,6 @@ from sdk_runtimes.opening import OpenOptions
 from sdk_runtimes.session import Session
 from sdk_runtimes.specs import ProgramSpec
 
-
 _LARGE_BYTES = 256 << 20
 
 

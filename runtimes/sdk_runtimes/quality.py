@@ -94,7 +94,7 @@ def compare(truth: Array, got: Array, *, usual_rms: float = 0.0) -> Deviation:
         return BROKEN
     wanted, given = wanted[known], given[known]
     error = rms(given - wanted)
-    scale = max(rms(wanted), 1e-3 * usual_rms, np.finfo(np.float32).tiny)
+    scale = max(rms(wanted), 1e-3 * usual_rms, float(np.finfo(np.float32).tiny))
     norms = float(np.linalg.norm(wanted) * np.linalg.norm(given))
     return Deviation(
         rel_rmse=error / scale,
