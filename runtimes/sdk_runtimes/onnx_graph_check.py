@@ -40,6 +40,8 @@ _RANGES: Mapping[str, tuple[int, int]] = MappingProxyType(
     }
 )
 
+_MAX_DIM = (1 << 63) - 1
+
 
 @dataclass
 class GraphCheck:
@@ -74,7 +76,7 @@ class GraphCheck:
     def _nodes(
         self, nodes: tuple[Node, ...], scope: Scope, given: Mapping[str, Attribute] | None = None
     ) -> None:
-        self.nodes += len(nodes)
+        self.nodes += sum(map(_weight, nodes))
         if self.nodes > self.limits.graph_nodes:
             raise UnsafeBundleError(
                 f"the graph has more than {self.limits.graph_nodes} nodes, functions expanded"
@@ -141,7 +143,8 @@ class GraphCheck:
         size = value.size_bytes
         if value.constant and size > before:
             self.grown_bytes += size
-        if size <= self.limits.tensor_bytes and self.grown_bytes <= self.limits.grown_bytes:
+        sane = max(value.shape or (0,)) <= _MAX_DIM  # else beside a 0 any size would pass
+        if sane and size <= self.limits.tensor_bytes and self.grown_bytes <= self.limits.grown_bytes:
             return
         raise UnsafeBundleError(
             f"{node.op} {node.outputs[:1]} makes {size} bytes, shape {list(value.shape or ())[:16]}",
@@ -168,6 +171,11 @@ def check_model(model: Model, *, allowed: Collection[str], limits: Limits) -> No
         check._nodes(function.nodes, {}, function.defaults)
 
 
+def _weight(node: Node) -> int:
+    """What a node counts for: one, and more where it is so wide that looking at it takes time."""
+    return 1 + (len(node.inputs) + len(node.outputs) + len(node.attributes)) // 64
+
+
 def _check_expansion(model: Model, limits: Limits) -> None:
     """Counts nodes with calls expanded, without expanding any: calls that double are 2^n nodes."""
     sizes: dict[FunctionKey, int] = {}
@@ -191,7 +199,7 @@ def _expanded(
         total, pending = 0, list(functions[key].nodes)
         while pending:
             node = pending.pop()
-            total += 1
+            total += _weight(node)
             pending.extend(inner for graph in node.graphs for inner in graph.nodes)
             callee = (node.domain, node.op, node.overload)
             if callee in functions:

@@ -123,8 +123,9 @@ def _check_source(wire: Wire, message: dict[str, Any], what: str, count: int, fi
     bits, typed, per_element = DATA_TYPES[message["data_type"]]
     size = (count * bits + 7) // 8
     present = [name for name in ("raw_data", *_TYPED_DATA, "external_data") if name in message]
-    external = message.get("data_location", 0) == _EXTERNAL
-    if external != ("external_data" in message) or len(present) > 1:
+    location = message.get("data_location", 0)
+    external = location == _EXTERNAL
+    if location > _EXTERNAL or external != ("external_data" in message) or len(present) > 1:
         raise UnsafeBundleError(
             f"{what} has its data in {present or 'no place'}", why="it must be in one place"
         )

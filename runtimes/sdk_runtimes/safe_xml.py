@@ -52,6 +52,8 @@ def parse_xml(file: BinaryIO, *, name: str, max_bytes: int, max_elements: int, m
             read += len(piece)
             if read > max_bytes:
                 raise UnsafeBundleError(f"{name} is larger than {max_bytes} bytes")
+            if b"\0" in piece:  # UTF-16, which expat reads when a byte order mark says so
+                raise UnsafeBundleError(f"{name} is not UTF-8")
             parser.Parse(piece, False)  # noqa: FBT003 -- its parameters have no names
         parser.Parse(b"", True)  # noqa: FBT003 -- likewise
     # ValueError: bytes that are no text.
