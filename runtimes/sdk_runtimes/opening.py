@@ -16,14 +16,16 @@ class OpenOptions:
         memory_limit_bytes: what the caller allows; checked before a backend sees it, passed for engines
             that take a limit of their own.
         lean: trade speed for memory: no prepacked copies of the weights, no arena.
-        spin: threads wait for the next operator in a busy loop: faster, and warm.
+        spin: threads wait for the next operator in a busy loop. On two cores with other work on them ONNX
+            Runtime took 2x the CPU time and 2x to 3x the wall time with it (convolutions and MatMuls, 2
+            threads); a machine that does nothing else may gain from it.
         cache_path: folder of this program's compiled blobs; None compiles anew each time.
     """
 
     threads: int | None = None
     memory_limit_bytes: int | None = None
     lean: bool = False
-    spin: bool = True
+    spin: bool = False
     cache_path: Path | None = None
 
     def __post_init__(self) -> None:

@@ -22,15 +22,12 @@ def config(settings: onnxruntime.SessionOptions, key: str) -> str:
     return str(settings.get_session_config_entry(key))
 
 
-def test_threads_and_spinning_are_the_callers() -> None:
-    settings = backend.session_options(tiny.affine().spec, OpenOptions(threads=3, spin=False))
+@pytest.mark.parametrize(("spin", "told"), [(False, "0"), (True, "1")])
+def test_threads_and_spinning_are_the_callers(spin: bool, told: str) -> None:
+    settings = backend.session_options(tiny.affine().spec, OpenOptions(threads=3, spin=spin))
     assert settings.intra_op_num_threads == 3
     assert settings.inter_op_num_threads == 1
-    assert config(settings, "session.intra_op.allow_spinning") == "0"
-    assert (
-        config(backend.session_options(tiny.affine().spec, OpenOptions()), "session.intra_op.allow_spinning")
-        == "1"
-    )
+    assert config(settings, "session.intra_op.allow_spinning") == told
 
 
 @pytest.mark.parametrize(
