@@ -9,7 +9,7 @@ from typing import Protocol
 from sdk_runtimes.errors import UnknownChoiceError
 from sdk_runtimes.opening import Device, OpenOptions
 from sdk_runtimes.session import RawSession
-from sdk_runtimes.sessions import coreml, onnxruntime, openvino
+from sdk_runtimes.sessions import coreml, onnxruntime, openvino, tensorrt
 from sdk_runtimes.specs import ProgramSpec
 
 __all__ = ["BACKENDS", "Backend", "Device", "OpenOptions", "open_raw"]
@@ -64,7 +64,7 @@ def _row(module: _SessionModule) -> Backend:
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
-    {row.name: row for row in (_row(openvino), _row(onnxruntime), _row(coreml))}
+    {row.name: row for row in map(_row, (tensorrt, openvino, onnxruntime, coreml))}
 )
 
 
