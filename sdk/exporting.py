@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdk_export.gate import Gate
 from sdk_runtimes.errors import UnknownChoiceError
-from sdk_runtimes.require import require
+from sdk_runtimes.require import require_installed
 
 if TYPE_CHECKING:
     from sdk_export.captured import Source
@@ -67,7 +67,7 @@ def export(
         find_target(each, precision)
     if out is not None:
         check_out(Path(out), overwrite=overwrite)
-    require("torch", needed_for="sdk.export")
+    require_installed("torch", needed_for="sdk.export")
     source = _capture(model, name, sample_inputs, sample_kwargs, dynamic_shapes)
     place = Path(out) if out is not None else Path(f"{source.name}.bundle")
 

@@ -19,7 +19,7 @@ from sdk_runtimes.bundle_writer import seal_bundle, stage_bundle
 from sdk_runtimes.errors import ArgumentError, LoweringError
 from sdk_runtimes.goldens import write_goldens
 from sdk_runtimes.manifest import SCHEMA_VERSION, Golden, Manifest, Provenance, QualityRecord
-from sdk_runtimes.require import require
+from sdk_runtimes.require import require_installed
 from sdk_runtimes.specs import ProgramSpec
 
 _log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _targets(source: Source, order: Order) -> list[Target]:
         raise ArgumentError("there is no target", fix='sdk.export(model, target="onnx")')
     targets = [find_target(name, order.precision) for name in dict.fromkeys(order.targets)]
     for target in targets:
-        require(target.needs, needed_for=f"target {target.name!r}")
+        require_installed(target.needs, needed_for=f"target {target.name!r}")
         if not isinstance(source, Captured) and not target.takes_onnx:
             raise LoweringError(
                 f"target {target.name!r} cannot be made from an ONNX file",

@@ -24,6 +24,7 @@ from sdk_export.dims import FlatDims, Symbols, flat_dims, nested_dims, traceable
 from sdk_export.names import Leaf, input_leaves, output_leaves, register_dataclasses
 from sdk_export.samples import Samples, find_samples
 from sdk_export.trace_errors import trace_error
+from sdk_export.written_state import written_state
 from sdk_runtimes.errors import ArgumentError, SampleInputsError, SdkError, TraceError, WeightsError
 from sdk_runtimes.specs import DTYPES, TensorSpec
 
@@ -60,6 +61,7 @@ def capture(
             why="an nn.Module, an ExportedProgram, or a path to an .onnx or .pt2 file can be exported",
             fix="sdk.export(module, …)",
         )
+    refuse_absent_weights(model)
     refuse_bad_weights(model)
     samples = _as_float32(find_samples(model, sample_inputs, sample_kwargs))
     module = _on_cpu_in_float32(model)
@@ -71,6 +73,21 @@ def capture(
         dims = flat_dims(module, samples, dynamic_shapes)
         exported = _trace(module, samples, leaves, dims)
     return _captured(name or type(model).__name__, module, exported, samples, output_leaves(outputs), dims)
+
+
+def refuse_absent_weights(model: nn.Module) -> None:
+    """Refuses weights on the meta device.
+
+    Raises:
+        WeightsError: names the first of them.
+    """
+    absent = [path for path, t in model.state_dict(keep_vars=True).items() if getattr(t, "is_meta", False)]
+    if absent:
+        raise WeightsError(
+            f"{type(model).__name__} has {len(absent)} weights on the meta device, {absent[0]!r} the first",
+            why="there is nothing to ship",
+            fix="load the checkpoint first: model.load_state_dict(…, assign=True)",
+        )
 
 
 def refuse_bad_weights(model: nn.Module) -> None:
@@ -101,14 +118,8 @@ def _has(test: Any, tensor: object) -> bool:
 def _on_cpu_in_float32(model: nn.Module) -> nn.Module:
     """The model itself if it is on the CPU in fp32, else a copy: eager fp32 is the truth."""
     tensors = [t for t in model.state_dict(keep_vars=True).values() if isinstance(t, torch.Tensor)]
-    other_device = next((t.device for t in tensors if t.device.type not in ("cpu", "meta")), None)
+    other_device = next((t.device for t in tensors if t.device.type != "cpu"), None)
     other_dtype = next((t.dtype for t in tensors if t.is_floating_point() and t.dtype != torch.float32), None)
-    if any(t.device.type == "meta" for t in tensors):
-        raise WeightsError(
-            f"{type(model).__name__} has weights on the meta device",
-            why="there is nothing to ship",
-            fix="load the checkpoint first: model.load_state_dict(…, assign=True)",
-        )
     if other_device is None and other_dtype is None:
         return model
     _log.info("exporting a float32 CPU copy of a %s model on %s", other_dtype, other_device or "cpu")
@@ -192,11 +203,10 @@ def refuse_side_effects(exported: ExportedProgram, name: str) -> None:
     Raises:
         TraceError: names the buffers or inputs.
     """
-    signature = exported.graph_signature
-    written = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    written = written_state(exported)
     if written:
         raise TraceError(
-            f"{name}.forward writes into {', '.join(map(str, written))}",
+            f"{name}.forward writes into {', '.join(written)}",
             why="a program is a function: state that changes must go in and come out",
             fix="take the state as an argument of forward and return the new state",
         )

@@ -5,7 +5,6 @@ convolutions and attention (a multiply-add counts two); element-wise work is not
 bandwidth. Activations are what must be alive at once, each tensor from its making to its last use.
 """
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from torch.fx import Node
 from torch.utils.flop_counter import flop_registry
 
 from sdk_export.captured import Captured
+from sdk_export.decomposing import decomposed
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -48,10 +48,7 @@ class Cost:
 
 def cost_of(captured: Captured) -> Cost:
     """Counts operations and live bytes of a captured network."""
-    with warnings.catch_warnings():
-        # torch copies its own tree specs through a class that it has deprecated.
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated.*")
-        program = captured.exported.run_decompositions()
+    program = decomposed(captured.exported)
     sizes = _symbol_sizes(program, captured)
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     return Cost(sum(_flops(node, sizes) for node in nodes), _peak_bytes(program, sizes))
@@ -76,6 +73,12 @@ def _shape(value: Any, sizes: dict[Any, int]) -> torch.Size:
     return torch.Size(s if isinstance(s, int) else int(s.node.expr.subs(sizes)) for s in sizes_in_order)
 
 
+def _resolved(size: Any, sizes: dict[Any, int]) -> int:
+    """A traced size in numbers; 1 where it depends on the data (the length of a nonzero)."""
+    expression = size.node.expr.subs(sizes)
+    return int(expression) if expression.is_number else 1
+
+
 def _flops(node: Node, sizes: dict[Any, int]) -> int:
     packet = getattr(node.target, "overloadpacket", None)
     if packet not in flop_registry:
@@ -85,7 +88,7 @@ def _flops(node: Node, sizes: dict[Any, int]) -> int:
         if isinstance(value, Node):
             value = value.meta.get("val")
         if isinstance(value, torch.SymInt):
-            return int(value.node.expr.subs(sizes))
+            return _resolved(value, sizes)
         return torch.empty(_shape(value, sizes), device="meta") if isinstance(value, torch.Tensor) else value
 
     args = torch.fx.map_arg(node.args, concrete)

@@ -9,6 +9,7 @@ from sdk_export.captured import Arrays, Source
 from sdk_runtimes.feeds import Array
 from sdk_runtimes.specs import Dim, SymbolRange, TensorSpec
 
+_EDGE = 0.1  # the share of the samples' range that counts as its end
 _LARGE = 8.0  # three bits above the samples: inside fp16 for normalised inputs, outside for careless sums
 _SIZES_GROW = 2  # the larger size that is tried, in terms of the sample's
 
@@ -34,12 +35,30 @@ def _uniform(sample: Array, shape: tuple[int, ...], generator: np.random.Generat
     return generator.integers(low, high, shape, endpoint=True).astype(sample.dtype)
 
 
-def _minimum(sample: Array, shape: tuple[int, ...], _: np.random.Generator) -> Array:
-    return np.full(shape, sample.min() if sample.size else 0, sample.dtype)
+def _minimum(sample: Array, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """The low end of the samples' range."""
+    return _edge(sample, shape, generator, low=True)
 
 
-def _maximum(sample: Array, shape: tuple[int, ...], _: np.random.Generator) -> Array:
-    return np.full(shape, sample.max() if sample.size else 0, sample.dtype)
+def _maximum(sample: Array, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """The high end of the samples' range."""
+    return _edge(sample, shape, generator, low=False)
+
+
+def _edge(sample: Array, shape: tuple[int, ...], generator: np.random.Generator, *, low: bool) -> Array:
+    """Integers at one end; floats within a tenth of the range of it.
+
+    A float input that is the same everywhere would be no test but of rounding: a norm of it divides the
+    rounding errors of a mean by almost nothing, and PyTorch itself is then off by 1e-4.
+    """
+    known = sample[np.isfinite(sample)] if sample.dtype.kind == "f" else sample
+    if not known.size:
+        return np.resize(sample, shape) if sample.size else np.zeros(shape, sample.dtype)
+    end, other = (known.min(), known.max()) if low else (known.max(), known.min())
+    if sample.dtype.kind != "f":
+        return np.full(shape, end, sample.dtype)
+    reach = _EDGE * generator.random(shape)
+    return (float(end) * (1 - reach) + float(other) * reach).astype(sample.dtype)
 
 
 def _zeros(sample: Array, shape: tuple[int, ...], generator: np.random.Generator) -> Array:

@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from sdk_export.captured import Captured, Source
+from sdk_export.decomposing import decomposed
 from sdk_export.onnx_precision import lower_precision
+from sdk_export.passes.exact_masks import exact_masks
 from sdk_runtimes.errors import LoweringError, SdkError
 
 MODULE_KEY = "module"
@@ -49,7 +52,7 @@ def build_model(
     else:
         model = ir.load(captured.file)
     _name_borders(model.graph, captured)
-    for rewrite in passes:
+    for rewrite in (exact_masks, *passes):
         rewrite(model.graph)
     if precision != "fp32":
         lower_precision(model, precision, captured.keep_fp32)
@@ -91,14 +94,13 @@ def _quiet() -> Iterator[None]:
 def lowering_error(target: str, exported: ExportedProgram, error: BaseException) -> SdkError:
     """An error that names the op, the module path and the source line of what could not be lowered."""
     messages = _chain(error)
-    by_name = {node.name: node for node in exported.graph.nodes}
-    named = [by_name[n] for text in messages for n in _NODE.findall(text) if n in by_name]
     op = next((match.group(1) or match.group(0) for text in messages if (match := _OP.search(text))), "")
-    node = named[0] if named else None
+    node = _named_node(exported, messages, op)
     where = [f"op {op or (node.target if node else 'unknown')}"]
     if node is not None:
         stack = node.meta.get("nn_module_stack") or {}
-        where.append(f"module {[path for path, _ in stack.values()][-1] if stack else '(the model itself)'}")
+        paths = [path for path, _ in stack.values() if path]
+        where.append(f"module {paths[-1] if paths else '(the model itself)'}")
         frames = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip()]
         where += [f"at {' '.join(frames[-2:])}"] if frames else []
     return LoweringError(
@@ -106,6 +108,22 @@ def lowering_error(target: str, exported: ExportedProgram, error: BaseException)
         why=messages[-1].splitlines()[0] if messages[-1] else type(error).__name__,
         fix="rewrite this line with ops that the target has, or export for another target",
     )
+
+
+def _named_node(exported: ExportedProgram, messages: Sequence[str], op: str) -> Node | None:
+    """The traced node that a translation failed on: by its name, else the first with its op.
+
+    torch.onnx decomposes before it translates, so the decomposed graph is asked, then the traced one.
+    """
+    names = [name for text in messages for name in _NODE.findall(text)]
+    base = op.partition(".")[2].partition(".")[0].strip("_") or op
+    for program in (decomposed(exported), exported):
+        nodes: list[Node] = [node for node in program.graph.nodes if node.op == "call_function"]
+        named = [node for node in nodes if node.name in names]
+        alike = [node for node in nodes if base and base in str(node.target)]
+        if named or alike:
+            return (named or alike)[0]
+    return None
 
 
 def _chain(error: BaseException) -> list[str]:

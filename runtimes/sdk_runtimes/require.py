@@ -34,12 +34,25 @@ def require(module: str, *, needed_for: str = "") -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        extra = EXTRAS[module]
-        raise MissingExtraError(
-            f"{module!r} is not installed" + (f", and {needed_for} needs it" if needed_for else ""),
-            why=str(error),
-            fix=f"pip install 'edge-sdk[{extra}]'",
-        ) from error
+        raise _missing(module, needed_for, str(error)) from error
+
+
+def require_installed(module: str, *, needed_for: str = "") -> None:
+    """Like `require`, but imports nothing: for what is slow or loud to import and only needed later.
+
+    Raises:
+        MissingExtraError: the package is not installed; names the pip line.
+    """
+    if not is_installed(module):
+        raise _missing(module, needed_for, f"no module named {module!r} is on sys.path")
+
+
+def _missing(module: str, needed_for: str, reason: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{module!r} is not installed" + (f", and {needed_for} needs it" if needed_for else ""),
+        why=reason,
+        fix=f"pip install 'edge-sdk[{EXTRAS[module]}]'",
+    )
 
 
 def is_installed(module: str) -> bool:
