@@ -45,8 +45,10 @@ def main() -> int:
     told = {PYTORCH: pytorch["guesses"]} | engines["guesses"]
     results = Results(bundle, {side: read_guesses(rows) for side, rows in told.items()}, bench, export_s)
     print_results(results, console)
-    write_webpage(results, OUT / "report.html")
-    console.print(f"\nreport: {(OUT / 'report.html').relative_to(HOME)}")
+    report = OUT / "report.html"
+    write_webpage(results, report)
+    shown = report.relative_to(HOME) if report.is_relative_to(HOME) else report
+    console.print(f"\nreport: {shown}", soft_wrap=True)
     if not results.same_top1:
         console.print("an engine sees something else than PyTorch", style="bold red")
     return 0 if results.same_top1 else 1
