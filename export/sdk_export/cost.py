@@ -70,7 +70,7 @@ def _symbol_sizes(program: "ExportedProgram", captured: Captured) -> dict[Any, i
 
 def _shape(value: Any, sizes: dict[Any, int]) -> torch.Size:
     sizes_in_order: list[Any] = list(value.shape)
-    return torch.Size(s if isinstance(s, int) else int(s.node.expr.subs(sizes)) for s in sizes_in_order)
+    return torch.Size(s if isinstance(s, int) else _resolved(s, sizes) for s in sizes_in_order)
 
 
 def _resolved(size: Any, sizes: dict[Any, int]) -> int:

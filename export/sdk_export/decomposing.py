@@ -10,4 +10,5 @@ def decomposed(exported: ExportedProgram) -> ExportedProgram:
     with warnings.catch_warnings():
         # torch copies its own tree specs through a class that it has deprecated.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated.*")
-        return exported.run_decompositions()
+        program: ExportedProgram = exported.run_decompositions()
+        return program

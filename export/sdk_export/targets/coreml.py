@@ -61,8 +61,9 @@ def write(
         from sdk_export.targets.coreml_lowering import lowered, naming_the_operation
         from sdk_export.targets.coreml_package import settle_package
 
-        _refuse_states(captured, precision)
         exported = lowered(captured.exported)
+        _refuse_states(exported, precision)
+        folder.mkdir(parents=True, exist_ok=True)
         package = folder / f"{captured.name}.mlpackage"
         pipeline = coremltools.PassPipeline()
         if precision == "fp32":
@@ -146,20 +147,15 @@ def _metadata(captured: Captured) -> dict[str, str]:
     return dict(zip(legal, _names(captured.inputs) + _names(captured.outputs), strict=True))
 
 
-def _refuse_states(captured: Captured, precision: str) -> None:
+def _refuse_states(exported: "ExportedProgram", precision: str) -> None:
     """Core ML's states are fp16, so a network that keeps state cannot be fp32 there."""
-    mutated = _mutated(captured.exported)
+    mutated = list(exported.graph_signature.buffers_to_mutate.values())
     if mutated and precision != "fp16":
         raise LoweringError(
             f"Core ML cannot keep the state {mutated[0]!r} in {precision}",
             why="its states are fp16, and rounding them behind your back would not be fp32",
             fix="export with precision='fp16', or pass the state in and out of `forward`",
         )
-
-
-def _mutated(exported: "ExportedProgram") -> list[str]:
-    """Buffers that the network writes to."""
-    return list(exported.graph_signature.buffers_to_mutate.values())
 
 
 def module_values(captured: Captured, _precision: str) -> dict[str, str]:

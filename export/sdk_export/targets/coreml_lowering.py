@@ -52,6 +52,7 @@ def lowered(exported: ExportedProgram) -> ExportedProgram:
         _refuse(unknown)
     merge_views(exported.graph)
     _separate_outputs(exported)
+    _plain_inputs(exported.graph)
     return exported
 
 
@@ -88,6 +89,19 @@ def _separate_outputs(exported: ExportedProgram) -> None:
             signature.output_specs[i].arg.name = results[i].name
         seen.add(source)
     output.args = (tuple(results),)
+
+
+def _plain_inputs(graph: Graph) -> None:
+    """Inputs as dense row-major tensors, bytes as int32.
+
+    A feed has no strides, and coremltools refuses channels_last samples. It does not know uint8 as an
+    input, and Core ML would carry it as int32 anyway.
+    """
+    for node in graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            plain = value.contiguous()
+            node.meta["val"] = plain.to(torch.int32) if plain.dtype == torch.uint8 else plain
 
 
 def _without_noops(node: Node) -> Node:
@@ -160,11 +174,13 @@ def naming_the_operation(exported: ExportedProgram) -> Iterator[None]:
     """Turns whatever coremltools raises into an error that names the operation it was at."""
     try:
         yield
-    except SdkError:
+    except (SdkError, OSError):
         raise
     except Exception as error:  # coremltools raises whatever Python does: ValueError, TypeError, KeyError, …
         node = _node_at(error, exported)
         traceback.clear_frames(error.__traceback__)  # they hold a temporary folder with the weights so far
+        if "filesystem error" in str(error):  # libmodelpackage's own: the disk, not the network
+            raise OSError(str(error)) from error
         raise LoweringError(
             f"Core ML cannot express {where(node)}" if node else f"Core ML conversion failed: {error}",
             why=f"coremltools says {type(error).__name__}: {error}",
