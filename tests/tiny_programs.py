@@ -51,14 +51,23 @@ def affine(rows: Dim = 2, *, name: str = "affine", target: str = "onnx", precisi
     return _tiny(name, target, precision, nodes, weights, ["x"], ["y", "z"], shapes, truth)
 
 
-def cache_loop(heads: int = 2, width: int = 32) -> Tiny:
-    """Attention without a mask over keys whose number grows: softmax(q k^T) v."""
+def cache_loop(heads: int = 2, width: int = 32, *, in_parts: bool = False) -> Tiny:
+    """Attention without a mask over keys whose number grows: softmax(q k^T) v, the softmax in parts or not."""
+    parts = [
+        helper.make_node("ReduceMax", ["scores", "last"], ["top"]),
+        helper.make_node("Sub", ["scores", "top"], ["shifted"]),
+        helper.make_node("Exp", ["shifted"], ["raised"]),
+        helper.make_node("ReduceSum", ["raised", "last"], ["total"]),
+        helper.make_node("Div", ["raised", "total"], ["weights"]),
+    ]
+    whole = [helper.make_node("Softmax", ["scores"], ["weights"], axis=-1)]
     nodes = [
         helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]),
         helper.make_node("MatMul", ["q", "kt"], ["scores"]),
-        helper.make_node("Softmax", ["scores"], ["weights"], axis=-1),
+        *(parts if in_parts else whole),
         helper.make_node("MatMul", ["weights", "v"], ["o"]),
     ]
+    constants = {"last": np.array([-1])} if in_parts else {}
     shape = (1, heads, "keys", width)
     shapes = {"q": (1, heads, 4, width), "k": shape, "v": shape, "o": (1, heads, 4, width)}
 
@@ -67,7 +76,8 @@ def cache_loop(heads: int = 2, width: int = 32) -> Tiny:
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         return {"o": weights / weights.sum(-1, keepdims=True) @ feeds["v"]}
 
-    return _tiny("loop", "onnx", "fp32", nodes, {}, ["q", "k", "v"], ["o"], shapes, truth, maximum=256)
+    names = ["q", "k", "v"], ["o"]
+    return _tiny("loop", "onnx", "fp32", nodes, constants, *names, shapes, truth, maximum=256)
 
 
 def growing_cache() -> Tiny:

@@ -219,12 +219,15 @@ def has_dynamic_attention(model: "openvino.Model") -> bool:
 def _attends_dynamically(node: Any) -> bool:
     kind = node.get_type_name()
     if kind == "ScaledDotProductAttention":
-        keys = node.input(1).get_partial_shape()
-        return bool(keys.rank.is_dynamic or keys[-2].is_dynamic or keys[-1].is_dynamic)
-    if kind != "Softmax":
-        return False
-    shape = node.input(0).get_partial_shape()
-    return bool(shape.rank.is_dynamic or shape[node.get_axis()].is_dynamic)
+        return _is_dynamic(node.input(1), -2, -1)  # keys
+    if kind == "Exp":  # of a softmax in parts, which OpenVINO puts together first
+        return _is_dynamic(node.input(0), -1)
+    return kind == "Softmax" and _is_dynamic(node.input(0), node.get_axis())
+
+
+def _is_dynamic(port: Any, *axes: int) -> bool:
+    shape = port.get_partial_shape()
+    return bool(shape.rank.is_dynamic or (len(shape) and any(shape[axis].is_dynamic for axis in axes)))
 
 
 def _all_nodes(model: Any) -> Iterator[Any]:

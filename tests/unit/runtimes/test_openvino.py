@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -41,8 +42,9 @@ GROWING = (1, 5, 16, 40, 100)  # one key first, then 16 and more: what OpenVINO 
 
 
 @pytest.mark.parametrize("device", ["openvino:cpu", "openvino:auto"])
-def test_attention_over_a_growing_cache_is_right(tmp_path: Path, device: str) -> None:
-    program = tiny.cache_loop()
+@pytest.mark.parametrize("in_parts", [False, True], ids=["whole softmax", "softmax in parts"])
+def test_attention_over_a_growing_cache_is_right(tmp_path: Path, device: str, in_parts: bool) -> None:
+    program = tiny.cache_loop(in_parts=in_parts)
     assert worst_error(opened(program, tmp_path, device), program, GROWING) < 1e-4
 
 
@@ -53,19 +55,37 @@ def test_attention_over_a_growing_cache_is_right_from_the_compiled_cache(tmp_pat
         assert worst_error(opened(program, tmp_path, options=options), program, GROWING) < 1e-4
 
 
-def test_the_attention_guard_is_still_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("in_parts", [False, True], ids=["whole softmax", "softmax in parts"])
+def test_the_attention_guard_is_still_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_parts: bool
+) -> None:
     """Fails once OpenVINO is mended: then restrict the guard to the versions before."""
     monkeypatch.setattr(backend, "has_dynamic_attention", lambda _model: False)
-    program = tiny.cache_loop()
+    program = tiny.cache_loop(in_parts=in_parts)
     assert worst_error(opened(program, tmp_path), program, GROWING) > 1.0
 
 
-def attention(keys: int, width: int = 32, *, manual: bool = False) -> openvino.Model:
+def by_hand(scores: openvino.Node) -> openvino.Node:
+    return ops.softmax(scores, -1)
+
+
+def in_parts(scores: openvino.Node) -> openvino.Node:
+    """What OpenVINO itself puts together to a Softmax."""
+    last = ops.constant(np.array([-1]))
+    raised = ops.exp(ops.subtract(scores, ops.reduce_max(scores, last, keep_dims=True)))
+    return ops.divide(raised, ops.reduce_sum(raised, last, keep_dims=True))
+
+
+Softmax = Callable[[openvino.Node], openvino.Node]
+
+
+def attention(keys: int, width: int = 32, *, softmax: Softmax | None = None) -> openvino.Model:
     q, k, v = (ops.parameter([1, 2, length, width], np.float32) for length in (-1, keys, keys))
-    if manual:
-        scores = ops.softmax(ops.matmul(q, k, False, True), -1)  # noqa: FBT003 - OpenVINO's signature
-        return openvino.Model([ops.matmul(scores, v, False, False)], [q, k, v])  # noqa: FBT003 - likewise
-    return openvino.Model([ops.scaled_dot_product_attention(q, k, v)], [q, k, v])
+    if softmax is None:
+        return openvino.Model([ops.scaled_dot_product_attention(q, k, v)], [q, k, v])
+    scores = ops.matmul(q, k, transpose_a=False, transpose_b=True)
+    weighted = ops.matmul(softmax(scores), v, transpose_a=False, transpose_b=False)
+    return openvino.Model([weighted], [q, k, v])
 
 
 def in_a_branch(body: openvino.Model) -> openvino.Model:
@@ -86,13 +106,15 @@ def in_a_branch(body: openvino.Model) -> openvino.Model:
     ("model", "guarded"),
     [
         (attention(-1), True),
-        (attention(-1, manual=True), True),
+        (attention(-1, softmax=by_hand), True),
+        (attention(-1, softmax=in_parts), True),
         (attention(16), False),
-        (attention(16, manual=True), False),
+        (attention(16, softmax=by_hand), False),
+        (attention(16, softmax=in_parts), False),
         (attention(16, -1), True),
         (in_a_branch(attention(-1)), True),
     ],
-    ids=["dynamic", "dynamic by hand", "fixed", "fixed by hand", "dynamic width", "in a branch"],
+    ids=["whole", "by hand", "in parts", "fixed", "fixed by hand", "fixed in parts", "width", "in a branch"],
 )
 def test_only_attention_over_a_dynamic_length_is_guarded(model: openvino.Model, guarded: bool) -> None:
     assert backend.has_dynamic_attention(model) is guarded
