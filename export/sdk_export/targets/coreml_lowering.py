@@ -24,6 +24,8 @@ _NOOPS = _COPIES | {
     aten.lift_fresh_copy.default,
 }
 
+_NARROW = frozenset({torch.uint8, torch.int8, torch.int16, torch.uint16})
+
 # A decomposition may give operations that need decomposing too; chains are short.
 _ROUNDS = 4
 
@@ -92,16 +94,16 @@ def _separate_outputs(exported: ExportedProgram) -> None:
 
 
 def _plain_inputs(graph: Graph) -> None:
-    """Inputs as dense row-major tensors, bytes as int32.
+    """Inputs as dense row-major tensors, narrow integers as int32.
 
     A feed has no strides, and coremltools refuses channels_last samples. It does not know uint8 as an
-    input, and Core ML would carry it as int32 anyway.
+    input, and Core ML carries every integer as int32 anyway.
     """
     for node in graph.find_nodes(op="placeholder"):
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             plain = value.contiguous()
-            node.meta["val"] = plain.to(torch.int32) if plain.dtype == torch.uint8 else plain
+            node.meta["val"] = plain.to(torch.int32) if plain.dtype in _NARROW else plain
 
 
 def _without_noops(node: Node) -> Node:

@@ -1,5 +1,6 @@
 """`Captured` built by hand from a module, for tests that need no front door."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ def capture(
 ) -> Captured:
     """Traces a module; names default to those of the placeholders and to the keys of the outputs."""
     kwargs = kwargs or {}
-    exported = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The tensor attributes .*_flat_weights")  # nn.GRU, nn.LSTM
+        exported = torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     with torch.no_grad():
         results = module(*args, **kwargs)
     flat, tree = pytree.tree_flatten((args, kwargs))
