@@ -7,8 +7,6 @@ from types import MappingProxyType
 from sdk_runtimes.bundle_files import is_plain_component, open_regular
 from sdk_runtimes.errors import UnknownChoiceError, UnsafeBundleError
 from sdk_runtimes.limits import Limits
-from sdk_runtimes.onnx_wire import check_onnx_file
-from sdk_runtimes.openvino_ir import check_openvino_file
 from sdk_runtimes.specs import ProgramSpec
 from sdk_runtimes.strict_json import load_json
 
@@ -30,6 +28,9 @@ def check_program(root: Path, program: ProgramSpec, limits: Limits) -> None:
 
 
 def _check_onnx(root: Path, program: ProgramSpec, limits: Limits) -> None:
+    # Readers of formats are imported when one is read: `import sdk` stays light.
+    from sdk_runtimes.onnx_wire import check_onnx_file
+
     _check_suffix(program, ".onnx")
     folder = PurePosixPath(program.entry).parent
     beside = [PurePosixPath(file) for file in program.files[1:]]
@@ -38,6 +39,8 @@ def _check_onnx(root: Path, program: ProgramSpec, limits: Limits) -> None:
 
 
 def _check_openvino(root: Path, program: ProgramSpec, limits: Limits) -> None:
+    from sdk_runtimes.openvino_ir import check_openvino_file
+
     _check_suffix(program, ".xml")
     weights = PurePosixPath(program.entry).with_suffix(".bin").as_posix()
     if weights not in program.files and (root / weights).exists():

@@ -301,6 +301,43 @@ def test_an_entry_that_is_not_the_targets(out: Path, target: str, entry: str) ->
         open_bundle(out)
 
 
+# --- OpenVINO ---
+
+NET = """<net name="m" version="11"><layers><layer id="0" name="c" type="Const" version="opset1">
+<data element_type="f32" shape="4" offset="0" size="16"/></layer></layers><edges/></net>"""
+
+
+def _as_openvino(out: Path, *, files: list[str]) -> None:
+    """Adds a program of another network, whose weights are `programs/ir.bin`."""
+    forgery.forge(out, "programs/ir.xml", NET.encode())
+    forgery.forge(out, "programs/ir.bin", bytes(16))
+
+    def change(document: Document) -> None:
+        first = document["programs"][0]
+        first["files"] += [file for file in ("programs/ir.bin",) if file not in files]
+        document["programs"].append({**first, "name": "ir", "target": "openvino", "files": files})
+
+    forgery.edit(out, change)
+
+
+def test_an_openvino_program_opens(out: Path) -> None:
+    _as_openvino(out, files=["programs/ir.xml", "programs/ir.bin"])
+    assert open_bundle(out).targets == ("onnx", "openvino")
+
+
+def test_weights_of_another_program_that_openvino_would_open(out: Path) -> None:
+    _as_openvino(out, files=["programs/ir.xml"])
+    with pytest.raises(UnsafeBundleError, match=r"does not list 'programs/ir\.bin'"):
+        open_bundle(out)
+
+
+def test_an_openvino_program_that_lies(out: Path) -> None:
+    _as_openvino(out, files=["programs/ir.xml", "programs/ir.bin"])
+    forgery.forge(out, "programs/ir.bin", bytes(15))
+    with pytest.raises(UnsafeBundleError, match="ends at byte 16"):
+        open_bundle(out)
+
+
 # --- a package of Core ML ---
 
 
