@@ -30,6 +30,7 @@ OPSET = 20  # the newest that ONNX Runtime 1.24, OpenVINO 2026.1 and TensorRT 10
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _NODE = re.compile(r"node(?: named)?[ `'%]+(\w+)")
+_UNBACKED = re.compile(r"\bu\d+\b")  # torch's symbol for a size that depends on the data
 _OP = re.compile(r"aten[.:]+\w+(?:\.\w+)?|<OpOverload\(op='([^']+)'")
 
 
@@ -111,18 +112,20 @@ def lowering_error(target: str, exported: ExportedProgram, error: BaseException)
 
 
 def _named_node(exported: ExportedProgram, messages: Sequence[str], op: str) -> Node | None:
-    """The traced node that a translation failed on: by its name, else the first with its op.
+    """The traced node that a translation failed on: by its name, its op, or the size that it makes.
 
     torch.onnx decomposes before it translates, so the decomposed graph is asked, then the traced one.
     """
     names = [name for text in messages for name in _NODE.findall(text)]
+    unbacked = [symbol for text in messages for symbol in _UNBACKED.findall(text)]
     base = op.partition(".")[2].partition(".")[0].strip("_") or op
     for program in (decomposed(exported), exported):
         nodes: list[Node] = [node for node in program.graph.nodes if node.op == "call_function"]
         named = [node for node in nodes if node.name in names]
         alike = [node for node in nodes if base and base in str(node.target)]
-        if named or alike:
-            return (named or alike)[0]
+        sized = [node for node in nodes if any(symbol in str(node.meta.get("val")) for symbol in unbacked)]
+        if named or alike or sized:
+            return (named or alike or sized)[0]
     return None
 
 
