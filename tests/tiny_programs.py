@@ -52,7 +52,7 @@ def affine(rows: Dim = 2, *, name: str = "affine", target: str = "onnx", precisi
 
 
 def cache_loop(heads: int = 2, width: int = 32, *, in_parts: bool = False) -> Tiny:
-    """Attention without a mask over a growing number of keys: softmax(q k^T) v; the softmax in parts or not."""
+    """Attention without a mask over a growing number of keys: softmax(q k^T) v, in parts or not."""
     parts = [
         helper.make_node("ReduceMax", ["scores", "last"], ["top"]),
         helper.make_node("Sub", ["scores", "top"], ["shifted"]),

@@ -120,12 +120,14 @@ def _first_usable(bundle: Bundle, found: Sequence[Choice], options: OpenOptions)
 
 
 def _tell(session: Session, spec: ProgramSpec, device: str, failed: Sequence[tuple[str, SdkError]]) -> None:
-    reasons = tuple(f"not {tried}: {error.what} ({error.why})" for tried, error in failed)
-    session.add_fallbacks(reasons)
-    for reason, (_, error) in zip(reasons, failed, strict=True):
+    for tried, error in failed:
+        reason = f"not {tried}: {error.what} ({error.why})"
         # A laptop without a discrete GPU is no event; an engine that is missing or failed is one.
-        level = logging.INFO if isinstance(error, DeviceError) else logging.WARNING
-        _log_once(level, f"{spec.id} runs on {device}, {reason}")
+        if isinstance(error, DeviceError):
+            _log_once(logging.INFO, f"{spec.id} runs on {device}, {reason}")
+            continue
+        _log_once(logging.WARNING, f"{spec.id} runs on {device}, {reason}")
+        session.add_fallbacks([reason])
 
 
 @lru_cache(maxsize=256)

@@ -163,6 +163,13 @@ def test_a_device_that_fails_is_passed_over_with_its_reason(
         load(single, "gpu", target="onnx")
 
 
+def test_hardware_that_is_not_there_is_no_fallback(single: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert load(single).placement.fallbacks == ()
+    (told,) = (record for record in caplog.records if "onnxruntime:cuda" in record.message)
+    assert told.levelno == logging.INFO
+
+
 def test_nothing_usable_tells_all_that_was_tried(single: Bundle) -> None:
     with pytest.raises(
         DeviceError, match=r"(?s)nothing that 'tiny' holds.*onnxruntime:cuda.*onnxruntime:directml"
