@@ -117,13 +117,13 @@ def _named_node(exported: ExportedProgram, messages: Sequence[str], op: str) -> 
     torch.onnx decomposes before it translates, so the decomposed graph is asked, then the traced one.
     """
     names = [name for text in messages for name in _NODE.findall(text)]
-    unbacked = [symbol for text in messages for symbol in _UNBACKED.findall(text)]
+    about_sizes = any(_UNBACKED.search(text) for text in messages)  # numbered anew by every trace
     base = op.partition(".")[2].partition(".")[0].strip("_") or op
     for program in (decomposed(exported), exported):
         nodes: list[Node] = [node for node in program.graph.nodes if node.op == "call_function"]
         named = [node for node in nodes if node.name in names]
         alike = [node for node in nodes if base and base in str(node.target)]
-        sized = [node for node in nodes if any(symbol in str(node.meta.get("val")) for symbol in unbacked)]
+        sized = [node for node in nodes if about_sizes and _UNBACKED.search(str(node.meta.get("val")))]
         if named or alike or sized:
             return (named or alike or sized)[0]
     return None
