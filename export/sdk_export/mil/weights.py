@@ -63,10 +63,14 @@ def from_bytes(raw: Array, dtype: Dtype, shape: tuple[int, ...]) -> Array:
     """Little-endian bytes as an array; elements below a byte are unpacked, lowest bits first."""
     if not dtype.is_packed:
         return np.asarray(raw.view(dtype.numpy)).reshape(shape)
-    count = math.prod(shape)
-    bits = np.unpackbits(raw, bitorder="little", count=count * dtype.bits).reshape(count, dtype.bits)
-    values = (bits << np.arange(dtype.bits, dtype=np.uint8)).sum(axis=1, dtype=np.uint8)
+    values = unpacked(raw, dtype.bits, math.prod(shape))
     if np.issubdtype(dtype.numpy, np.signedinteger):
         sign = 1 << (dtype.bits - 1)
         values = (values ^ sign).astype(np.int8) - np.int8(sign)
     return np.asarray(values).reshape(shape)
+
+
+def unpacked(raw: Array, bits: int, count: int) -> Array:
+    """The first `count` unsigned elements of a few bits each, which follow each other across bytes."""
+    each = np.unpackbits(raw, bitorder="little", count=count * bits).reshape(count, bits)
+    return np.asarray((each << np.arange(bits, dtype=np.uint8)).sum(axis=1, dtype=np.uint8))

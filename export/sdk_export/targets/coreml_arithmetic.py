@@ -72,12 +72,12 @@ def acosh(x: Tensor) -> Tensor:
 
 def trunc(x: Tensor) -> Tensor:
     """Towards zero."""
-    return torch.sign(x) * torch.floor(torch.abs(x))
+    return torch.mul(torch.sign(x), torch.floor(torch.abs(x)))
 
 
 def fmod(x: Tensor, other: Any) -> Tensor:
     """Remainder with the sign of x."""
-    return x - trunc(x / other) * other
+    return torch.sub(x, trunc(x / other) * other)
 
 
 def isinf(x: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def matmul(x: Tensor, y: Tensor) -> Any:
     return product.squeeze(-1 if y.ndim == 1 else -2) if x.ndim == 1 else product
 
 
-def grouped_attention(
+def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -125,11 +125,26 @@ def grouped_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Any:
-    """Attention whose key and value heads serve several query heads each: they are repeated."""
-    if not enable_gqa or key.shape[-3] == query.shape[-3]:
+    """Attention whose heads are as many on both sides, and exact where a mask leaves a query nothing.
+
+    Key and value heads that serve several query heads each are repeated. Silent: a query whose keys are all
+    masked gets zeros from PyTorch and NaN from a softmax over -inf. It looks at everything here, and is
+    zeroed after.
+    """
+    is_grouped = enable_gqa and key.shape[-3] != query.shape[-3]
+    is_boolean = attn_mask is not None and attn_mask.dtype == torch.bool
+    if not is_grouped and not is_boolean:
         return NotImplemented
-    key, value = (each.repeat_interleave(query.shape[-3] // each.shape[-3], -3) for each in (key, value))
-    return aten.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
+    if is_grouped:
+        key, value = (each.repeat_interleave(query.shape[-3] // each.shape[-3], -3) for each in (key, value))
+    if attn_mask is None or not is_boolean:
+        return aten.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale
+        )
+    sees = attn_mask.to(query.dtype).amax(-1, keepdim=True) > 0
+    bias = torch.where(attn_mask | ~sees, 0.0, -math.inf).to(query.dtype)
+    seen = aten.scaled_dot_product_attention(query, key, value, bias, dropout_p, is_causal, scale=scale)
+    return torch.where(sees, seen, 0.0)
 
 
 def conv_transpose2d(
@@ -211,7 +226,7 @@ FIXES: Mapping[Any, Callable[..., Any]] = {
     aten.pad.default: pad,
     aten.permute.default: permute,
     aten.rms_norm.default: rms_norm,
-    aten.scaled_dot_product_attention.default: grouped_attention,
+    aten.scaled_dot_product_attention.default: attention,
     aten.unfold.default: unfold,
 }
 

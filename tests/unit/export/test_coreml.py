@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import CASES
 from torch import nn
 from torch.utils import _pytree as pytree
-from unit.export.captures import capture
 
+from networks import CASES
 from sdk_export.captured import Captured
 from sdk_export.mil.package import read_package
 from sdk_export.targets import coreml
 from sdk_runtimes.errors import LoweringError, UnknownChoiceError
 from sdk_runtimes.specs import ProgramSpec
+from unit.export.captures import capture
 
 torch.set_num_threads(1)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from unit.export.captures import capture
 
 from sdk_export.targets import coreml
 from sdk_runtimes.specs import ProgramSpec
+from unit.export.captures import capture
 
 torch.set_num_threads(1)
 LINES = torch.linspace(-4, 4, 24).reshape(3, 8)
@@ -30,6 +30,10 @@ SILENT: dict[str, Case] = {
     "threshold of softplus": (lambda x: F.softplus(x, beta=2.0, threshold=3.0), (LINES,)),
     "argmax of everything": (lambda x: x.argmax(), (LINES.flip(0),)),
     "argmin of everything": (lambda x: x.argmin(), (LINES,)),
+    "attention that sees nothing": (
+        lambda q, mask: F.scaled_dot_product_attention(q, q, q, attn_mask=mask),
+        (IMAGE, torch.ones(6, 6).tril(-1).bool()),
+    ),
     "epsilon of rms_norm": (lambda x: F.rms_norm(x, (8,), eps=1e-6), (LINES * 1e-4,)),
 }
 LOUD: dict[str, Case] = {
@@ -43,7 +47,7 @@ LOUD: dict[str, Case] = {
     "fmod by a number": (lambda x: torch.fmod(x, 1.5), (LINES,)),
     "isinf": (lambda x: torch.isinf(1 / x), (torch.tensor([0.0, 2.0]),)),
     "var_mean": (lambda x: torch.var_mean(x, (0,), correction=0, keepdim=True), (LINES,)),
-    "where with a number first": (lambda x: F.hardshrink(x), (LINES,)),
+    "where with a number first": (F.hardshrink, (LINES,)),
     "where with a number last": (lambda x: torch.where(x > 0, x, -1), (LINES,)),
     "cosine_similarity": (lambda x, y: F.cosine_similarity(x, y, -1), (LINES, OTHER)),
     "or of booleans": (lambda x, y: (x > 0) | (y > 0), (LINES, OTHER)),

@@ -1,12 +1,13 @@
 """Compressed constants (`constexpr_*`), and quantization of activations."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from sdk_export.mil.ops.arguments import along
-from sdk_export.mil.weights import Array
+from sdk_export.mil.weights import Array, unpacked
 
 
 def _per_axis(values: Any, axis: Any, rank: int) -> Array:
@@ -44,10 +45,12 @@ def constexpr_lut_to_dense(
     """Looks indices up in the table of their block.
 
     iOS 18: `lut` is (blocks of every axis…, entries, vector); a vector of several elements is laid along
-    `vector_axis`. iOS 16: `lut` is one flat table and `shape` the result's.
+    `vector_axis`. iOS 16: `lut` is one flat table, `shape` the result's, and `indices` are packed into bytes.
     """
     if shape is not None:
-        return np.asarray(lut[indices]).reshape([int(size) for size in shape])
+        wanted = [int(size) for size in shape]
+        bits = (len(lut) - 1).bit_length()
+        return np.asarray(lut[unpacked(indices, bits, math.prod(wanted))]).reshape(wanted)
     *blocks, _, vector = lut.shape
     places = np.ogrid[tuple(slice(size) for size in indices.shape)]
     owner = [
