@@ -172,10 +172,10 @@ def describe(record: QualityRecord | None) -> str:
     """A verdict in words: "passed on onnxruntime:cpu, rel. RMSE 3e-07", "UNVERIFIED: <reason>"."""
     if record is None:
         return "UNVERIFIED: the gate was off"
-    if record.verdict != "passed":
-        return f"UNVERIFIED: {record.reason}"
     worst = max((output.rel_rmse for output in record.outputs), default=None)
     figure = "" if worst is None else f", rel. RMSE {worst:.1g}"
+    if record.verdict != "passed":
+        return f"UNVERIFIED: {record.reason}" + (f" [{record.evaluator}{figure}]" if figure else "")
     note = f" ({record.reason})" if record.reason else ""
     return f"passed on {record.evaluator}{figure}{note}"
 

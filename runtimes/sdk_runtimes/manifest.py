@@ -7,12 +7,16 @@ manifest is read, and derives the published JSON schema from them.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from sdk_runtimes.errors import UnsafeBundleError
 from sdk_runtimes.limits import DEFAULT_LIMITS, Limits
 from sdk_runtimes.specs import STRICT, ProgramSpec
 from sdk_runtimes.strict_json import load_json
+
+if TYPE_CHECKING:
+    import pydantic
 
 SCHEMA_VERSION = 1
 
@@ -173,14 +177,20 @@ def parse_manifest(data: bytes, *, limits: Limits = DEFAULT_LIMITS) -> Manifest:
             fix="pip install -U edge-sdk, or export the model again",
         )
     try:
-        return pydantic.TypeAdapter(Manifest).validate_json(data)
+        return _adapter().validate_json(data)
     except pydantic.ValidationError as error:
         raise UnsafeBundleError("manifest.json does not follow the schema", why=str(error)) from error
 
 
-def manifest_schema() -> dict[str, Any]:
-    """The JSON schema of `manifest.json`, as published in `docs/`."""
+@cache
+def _adapter() -> "pydantic.TypeAdapter[Manifest]":
+    """Built once: it takes most of a warm load."""
     import pydantic
 
-    schema = pydantic.TypeAdapter(Manifest).json_schema()
+    return pydantic.TypeAdapter(Manifest)
+
+
+def manifest_schema() -> dict[str, Any]:
+    """The JSON schema of `manifest.json`, as published in `docs/`."""
+    schema = _adapter().json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
