@@ -1,14 +1,15 @@
 """`sdk.bench`: how fast, how soon, how large, and how near to what the machine can do."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sdk.bench_feeds import bench_feeds, sizes_of
 from sdk.bench_report import BenchReport, BenchSide, load_average, machine_name
 from sdk.cold_start import ColdStart, Start, measure_cold_start
-from sdk.floor import Floor, Peaks, floor_of, higher, measure_peaks, usable_threads
+from sdk.floor import Floor, Peaks, floor_of, gemm_run, peaks_of, usable_threads
 from sdk.turns import Progress, Timing, by_turns
 from sdk_runtimes.bundle import Bundle, describe, open_bundle
 from sdk_runtimes.errors import ArgumentError, DeviceError, MissingExtraError, SdkError
@@ -17,6 +18,8 @@ from sdk_runtimes.loading import load
 from sdk_runtimes.session import Session
 from sdk_runtimes.specs import ProgramSpec
 from sdk_runtimes.speeds import record_speed
+
+_MACHINE = "\0machine"  # no label of a side
 
 BundlePath = str | os.PathLike[str] | Bundle
 
@@ -66,7 +69,7 @@ def bench(
     with ExitStack() as stack:
         entrants, skipped = _enter(bundles, how, stack)
         rivals = [_Entrant(label, one, entrants[0].feeds, None) for label, one in (against or {}).items()]
-        return _measure([*rivals, *entrants], skipped, how)
+        return _measure(_distinct([*rivals, *entrants]), skipped, how)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,17 @@ def _enter(bundles: Sequence[Bundle], how: _How, stack: ExitStack) -> tuple[list
     return entrants, skipped
 
 
+def _distinct(entrants: Sequence[_Entrant]) -> list[_Entrant]:
+    """Numbers labels that come again: two bundles may bear one name, and one may be given twice."""
+    seen: Counter[str] = Counter()
+    named = []
+    for entrant in entrants:
+        seen[entrant.label] += 1
+        again = seen[entrant.label]
+        named.append(entrant if again == 1 else replace(entrant, label=f"{entrant.label} ({again})"))
+    return named
+
+
 def _load(bundle: Bundle, spec: ProgramSpec, how: _How, stack: ExitStack) -> Session:
     session = load(bundle, how.device, target=spec.target, name=spec.name, threads=how.threads)
     return stack.enter_context(session)
@@ -132,12 +146,9 @@ def _nothing_runs(skipped: Sequence[str], cause: SdkError | None) -> DeviceError
 
 
 def _measure(entrants: Sequence[_Entrant], skipped: Sequence[str], how: _How) -> BenchReport:
-    load_before, before = load_average(), _peaks(how)
-    calls = {entrant.label: entrant.run for entrant in entrants}
-    timings = by_turns(calls, runs=how.runs, warmup=how.warmup, progress=how.progress)
+    load = load_average()
+    timings, peaks = _time(entrants, how)
     _remember(entrants, timings, how)
-    after = _peaks(how)
-    peaks = higher(before, after) if before and after else None
     baseline_ms = timings[entrants[0].label].median_ms
     sides = []
     for done, entrant in enumerate(entrants):
@@ -151,12 +162,19 @@ def _measure(entrants: Sequence[_Entrant], skipped: Sequence[str], how: _How) ->
         machine=machine_name(),
         peaks=peaks,
         skipped=tuple(skipped),
-        load=load_before,
+        load=load,
     )
 
 
-def _peaks(how: _How) -> Peaks | None:
-    return measure_peaks(how.threads or usable_threads()) if how.floor else None
+def _time(entrants: Sequence[_Entrant], how: _How) -> tuple[dict[str, Timing], Peaks | None]:
+    """Times the sides, and among them the machine itself: its peak is that of the same minutes."""
+    calls: dict[str, Callable[[], object]] = {entrant.label: entrant.run for entrant in entrants}
+    threads = how.threads or usable_threads()
+    if how.floor:
+        calls[_MACHINE] = gemm_run(threads)
+    timings = by_turns(calls, runs=how.runs, warmup=how.warmup, progress=how.progress)
+    gemm = timings.pop(_MACHINE, None)
+    return timings, peaks_of(threads, gemm.best_ms) if gemm else None
 
 
 def _remember(entrants: Sequence[_Entrant], timings: Mapping[str, Timing], how: _How) -> None:

@@ -18,8 +18,10 @@ import numpy as np
 from sdk.matmul_model import matmul_model
 from sdk_runtimes.specs import DTYPES, ProgramSpec, TensorSpec
 
-_GEMM_SIZE = 1024  # large enough for full speed, small enough for some 20 ms a run
-_REPEATS = 25  # some pass undisturbed even on a busy machine
+# Large enough for full speed; a run of half a millisecond often passes undisturbed even on a busy machine,
+# where one of 1024 x 1024 never does.
+_GEMM_SIZE = 384
+_REPEATS = 25
 _SMALLEST_BUFFER = 1 << 20  # below a mebibyte the call itself is what gets timed
 
 
@@ -66,8 +68,8 @@ def usable_threads() -> int:
     return os.cpu_count() or 1
 
 
-def measure_peaks(threads: int) -> Peaks:
-    """Measures the fp32 GEMM peak; takes half a second."""
+def gemm_run(threads: int) -> Callable[[], object]:
+    """One fp32 matrix product in ONNX Runtime, to be timed between the runs of programs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -77,8 +79,12 @@ def measure_peaks(threads: int) -> Peaks:
         matmul_model(_GEMM_SIZE), options, providers=["CPUExecutionProvider"]
     )
     feeds = {"X": np.ones((_GEMM_SIZE, _GEMM_SIZE), np.float32)}
-    seconds = _best_seconds(lambda: session.run(None, feeds))
-    return Peaks(threads, 2 * _GEMM_SIZE**3 / seconds / 1e9)
+    return lambda: session.run(None, feeds)
+
+
+def peaks_of(threads: int, best_ms: float) -> Peaks:
+    """The peak that the best of several `gemm_run` calls shows."""
+    return Peaks(threads, 2 * _GEMM_SIZE**3 / best_ms / 1e6)
 
 
 @cache
@@ -104,11 +110,6 @@ def measure_bandwidth(size_bytes: int, threads: int) -> float:
 def program_bytes(spec: ProgramSpec, sizes: dict[str, int]) -> int:
     """Bytes that any engine must move at least once in a run: weights, inputs and outputs."""
     return spec.weights_bytes + sum(_tensor_bytes(item, sizes) for item in (*spec.inputs, *spec.outputs))
-
-
-def higher(one: Peaks, other: Peaks) -> Peaks:
-    """The better of two measurements: what a machine can do, it did in its quieter moment."""
-    return max(one, other, key=lambda peaks: peaks.gemm_gflops)
 
 
 def floor_of(spec: ProgramSpec, sizes: dict[str, int], peaks: Peaks) -> Floor | None:

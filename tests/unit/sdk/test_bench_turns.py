@@ -23,6 +23,7 @@ def test_summary_of_known_times():
     timing = summarize([0.001 * n for n in range(1, 12)])
     assert timing.runs == 11
     assert timing.median_ms == pytest.approx(6)
+    assert timing.best_ms == pytest.approx(1)
     assert timing.p90_ms == pytest.approx(10)
     assert timing.throughput_per_s == pytest.approx(1000 / 6)
 

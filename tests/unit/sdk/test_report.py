@@ -20,8 +20,8 @@ START = ColdStart(100.0, 20.0, 8.0, 128.0, 90_000_000)
 
 
 def report() -> BenchReport:
-    eager = BenchSide("PyTorch <eager>", "", "fp32", "eager:cpu", "", Timing(9, 20.0, 22.0, 50.0), 1.0)
-    timing = Timing(9, 8.0, 9.0, 125.0)
+    eager = BenchSide("PyTorch <eager>", "", "fp32", "eager:cpu", "", Timing(9, 20.0, 18.0, 22.0, 50.0), 1.0)
+    timing = Timing(9, 8.0, 6.0, 9.0, 125.0)
     name = "net.onnx"
     onnx = BenchSide(name, name, "fp32", "onnxruntime:cpu", "passed", timing, 2.5, START, FLOOR, 0.5)
     return BenchReport(
@@ -120,6 +120,7 @@ def test_a_busy_machine_is_told(monkeypatch):
     assert replace(report(), load=2.1).busy == ""
     busy = replace(report(), load=5.0)
     assert "5.0 processes for 2 cores" in busy.busy
+    assert "net.onnx is 3.00 × as fast as PyTorch <eager>" in busy.busy
     assert "5.0 processes for 2 cores" in bench_section(busy)
 
 
