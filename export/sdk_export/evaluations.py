@@ -1,10 +1,7 @@
 """How the files of each target are run here, while they still lie in the staging folder."""
 
-import ctypes
-import gc
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +11,13 @@ from sdk_export.gate import Run
 from sdk_runtimes.backends import open_raw
 from sdk_runtimes.errors import SessionError
 from sdk_runtimes.feeds import Array
+from sdk_runtimes.isolated import IsolatedProgram
 from sdk_runtimes.opening import OpenOptions
 from sdk_runtimes.session import Session
 from sdk_runtimes.specs import ProgramSpec
 
-_LARGE_BYTES = 256 << 20
+_ISOLATED_BYTES = 1 << 30
+"""Larger programs run in a process of their own: this one holds the model's weights already."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +78,12 @@ def evaluate_coreml(spec: ProgramSpec, folder: Path) -> Iterator[Evaluation]:
     yield Evaluation("mil-evaluator", lambda feeds: replay(entry, spec, feeds), tap)
 
 
-def _return_freed_memory() -> None:
-    """Gives the system what lowering left behind, before the weights lie in memory a second time."""
-    gc.collect()
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another libc has no such call
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
 @contextmanager
 def _session(spec: ProgramSpec, folder: Path, device: str) -> Iterator[Run]:
-    if spec.weights_bytes > _LARGE_BYTES:
-        _return_freed_memory()
+    if spec.weights_bytes > _ISOLATED_BYTES:
+        with IsolatedProgram(spec, folder, device) as program:
+            yield program.run
+        return
     raw = open_raw(spec, folder, device, OpenOptions())
     with closing(Session(spec, raw)) as session:
         yield session.run
