@@ -141,10 +141,12 @@ def attention(
         return aten.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale
         )
-    sees = attn_mask.to(query.dtype).amax(-1, keepdim=True) > 0
-    bias = torch.where(attn_mask | ~sees, 0.0, -math.inf).to(query.dtype)
+    kept = attn_mask.to(query.dtype)
+    sees = kept.amax(-1, keepdim=True) > 0
+    # A float mask, or this fix would meet its own result. coremltools gives `where` of two scalars no shape.
+    bias = torch.zeros_like(kept).masked_fill(~attn_mask & sees, -math.inf)
     seen = aten.scaled_dot_product_attention(query, key, value, bias, dropout_p, is_causal, scale=scale)
-    return torch.where(sees, seen, 0.0)
+    return torch.where(sees, seen, torch.zeros_like(seen))
 
 
 def conv_transpose2d(
