@@ -70,17 +70,10 @@ class BenchReport:
         cores = usable_threads()
         if self.load is None or self.load <= cores + 0.5:
             return ""
-        best, baseline = self.fastest.label, self.sides[0].label
         return (
-            f"This machine was busy: {self.load:.1f} processes for {cores} cores; engines suffer from that to "
-            f"different degrees. By the best run of each, {best} is {self.best_ratio:.2f} × as fast as "
-            f"{baseline}. Measure again when it is quiet."
+            f"This machine was busy ({self.load:.1f} processes for {cores} cores), and some engines suffer more "
+            "from that than others: measure again when it is quiet."
         )
-
-    @property
-    def best_ratio(self) -> float:
-        """The baseline's best run over that of the fastest side: what remains true on a busy machine."""
-        return self.sides[0].timing.best_ms / self.fastest.timing.best_ms
 
     @property
     def fastest(self) -> BenchSide:
