@@ -63,9 +63,17 @@ def _symbol_sizes(program: "ExportedProgram", captured: Captured) -> dict[Any, i
     for fake, spec in zip(tensors, captured.inputs, strict=True):
         dims: list[Any] = list(fake.shape)  # ints and SymInts, which torch types as ints
         for traced, real in zip(dims, captured.samples[spec.name].shape, strict=True):
-            if isinstance(traced, torch.SymInt) and traced.node.expr.is_symbol:
-                sizes[traced.node.expr] = real
+            if isinstance(traced, torch.SymInt):
+                sizes |= _solved(traced.node.expr, real)
     return sizes
+
+
+def _solved(expression: Any, size: int) -> dict[Any, int]:
+    """The one symbol of an axis that is a multiple of it ("4*s30"), at this size of the axis."""
+    import sympy  # type: ignore[import-untyped]  # ships no types; torch brings it
+
+    (symbol, *more) = expression.free_symbols
+    return {} if more else {symbol: int(sympy.solve(expression - size, symbol)[0])}
 
 
 def _shape(value: Any, sizes: dict[Any, int]) -> torch.Size:

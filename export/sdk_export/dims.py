@@ -171,21 +171,34 @@ def _grown(value: torch.Tensor, axes: Axes) -> torch.Tensor:
 
 
 class Symbols:
-    """torch's symbols (s77) under the caller's names ("batch")."""
+    """torch's symbols (s77) under the caller's names ("batch").
+
+    An input axis that is a multiple of a symbol (torch's `4 * Dim("rows")`) is a symbol of its own, with
+    steps; what depends on the inner one is told in terms of it.
+    """
 
     def __init__(self) -> None:
-        self._names: dict[Any, str] = {}  # sympy symbol -> name
+        self._axes: dict[Any, str] = {}  # size of an input axis, as torch has it -> name
+        self._inner: dict[Any, Any] = {}  # torch's symbol -> expression over our names
 
     def learn(self, name: str, value: torch.Tensor, axes: Axes) -> None:
         """Notes the symbols on the dynamic axes of one traced input."""
         sizes: list[Any] = list(value.shape)  # a traced size is an int or a SymInt, which torch types as int
         for axis, size in enumerate(sizes):
-            if isinstance(size, int):
+            if isinstance(size, int) or size.node.expr in self._axes:
                 continue
-            expression = size.node.expr
-            if expression.is_symbol and expression not in self._names:
-                given = getattr(axes.get(axis), "__name__", None)
-                self._names[expression] = given or f"{name.replace('.', '_')}_{axis}"
+            given = str(getattr(axes.get(axis), "__name__", ""))
+            self._axes[size.node.expr] = given if given.isidentifier() else f"{name.replace('.', '_')}_{axis}"
+            self._resolve(size.node.expr)
+
+    def _resolve(self, expression: Any) -> None:
+        """Solves `expression = name` for the one torch symbol in it; a plain symbol is its own solution."""
+        import sympy  # type: ignore[import-untyped]  # ships no types; torch brings it
+
+        (symbol, *more) = sorted(expression.free_symbols, key=str)
+        if not more and (expression.is_symbol or symbol not in self._inner):
+            named = sympy.Symbol(self._axes[expression])
+            self._inner[symbol] = sympy.solve(expression - named, symbol)[0]
 
     def shape(self, value: torch.Tensor) -> tuple[Dim, ...]:
         """A traced shape with ints and our names."""
@@ -193,18 +206,28 @@ class Symbols:
         return tuple(size if isinstance(size, int) else self._text(size.node.expr) for size in sizes)
 
     def _text(self, expression: Any) -> Dim:
-        import sympy  # type: ignore[import-untyped]  # ships no types; torch brings it
-
-        named = expression.subs({symbol: sympy.Symbol(name) for symbol, name in self._names.items()})
+        if expression in self._axes:
+            return self._axes[expression]
+        named = expression.subs(self._inner)
         return int(named) if named.is_Integer else str(named)
 
     def ranges(self, constraints: Mapping[Any, Any]) -> tuple[SymbolRange, ...]:
         """The bounds of every named symbol; an open end becomes `DEFAULT_MAXIMUM`."""
-        found = []
-        for symbol, name in self._names.items():
-            bounds = constraints.get(symbol)
-            lower = int(bounds.lower) if bounds is not None else 1
-            # torch writes "no bound" as an infinity of its own or as the largest index
-            upper = int(bounds.upper) if bounds is not None and bounds.upper < 2**31 else DEFAULT_MAXIMUM
-            found.append(SymbolRange(name, lower, max(upper, lower)))
-        return tuple(found)
+        return tuple(_range(name, expression, constraints) for expression, name in self._axes.items())
+
+
+def _range(name: str, expression: Any, constraints: Mapping[Any, Any]) -> SymbolRange:
+    ends = {symbol: _bounds(constraints.get(symbol)) for symbol in expression.free_symbols}
+    lowest = {symbol: lower for symbol, (lower, _) in ends.items()}
+    first = int(expression.subs(lowest))
+    last = int(expression.subs({symbol: upper for symbol, (_, upper) in ends.items()}))
+    # A sum of several symbols takes every size in between.
+    steps = [int(expression.subs(lowest | {symbol: lowest[symbol] + 1})) - first for symbol in ends]
+    return SymbolRange(name, first, max(last, first), steps[0] if len(steps) == 1 else 1)
+
+
+def _bounds(given: Any) -> tuple[int, int]:
+    # torch writes "no bound" as an infinity of its own or as the largest index
+    lower = int(given.lower) if given is not None else 1
+    upper = int(given.upper) if given is not None and given.upper < 2**31 else DEFAULT_MAXIMUM
+    return lower, max(upper, lower)

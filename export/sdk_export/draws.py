@@ -121,12 +121,14 @@ def _smallest(source: Source, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _larger(source: Source, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Twice the sample and one more, so that a power of two is left, within the range."""
+    """Twice the sample and one more, so that a power of two is left, within the range and its steps."""
     ranges = {item.symbol: item for item in source.symbols}
-    return {
-        symbol: min(_range(ranges, symbol, size).maximum, _SIZES_GROW * size + 1)
-        for symbol, size in sizes.items()
-    }
+    return {symbol: _grown(_range(ranges, symbol, size), size) for symbol, size in sizes.items()}
+
+
+def _grown(bounds: SymbolRange, size: int) -> int:
+    wanted = min(bounds.maximum, _SIZES_GROW * size + 1)
+    return wanted - (wanted - bounds.minimum) % bounds.step
 
 
 def _range(ranges: Mapping[str, SymbolRange], symbol: str, size: int) -> SymbolRange:

@@ -69,8 +69,9 @@ class FeedCheck:
                 if known[0] != size:
                     self._refuse(spec.name, array, f"{dim!r} is {known[0]} in {known[1]!r}")
                 bounds = self._ranges.get(dim)
-                if bounds and not bounds.minimum <= size <= bounds.maximum:
-                    reason = f"{dim!r} may be {bounds.minimum} to {bounds.maximum}"
+                if bounds and not _is_within(size, bounds):
+                    steps = "" if bounds.step == 1 else f" in steps of {bounds.step}"
+                    reason = f"{dim!r} may be {bounds.minimum} to {bounds.maximum}{steps}"
                     self._refuse(spec.name, array, reason)
 
     def _refuse(self, name: str, array: Array, reason: str = "") -> None:
@@ -107,3 +108,7 @@ class FeedCheck:
                     why="the runtime moves numpy arrays only",
                     fix="pass np.asarray(value), or tensor.numpy()",
                 )
+
+
+def _is_within(size: int, bounds: SymbolRange) -> bool:
+    return bounds.minimum <= size <= bounds.maximum and not (size - bounds.minimum) % bounds.step

@@ -91,8 +91,8 @@ def _check_symbols(where: str, symbols: Iterable[SymbolRange]) -> None:
     _unique(f"symbols of {where}", (item.symbol for item in symbols))
     for item in symbols:
         _require(_SYMBOL.fullmatch(item.symbol) is not None, f"{where} has the symbol {item.symbol[:80]!r}")
-        sane = 0 <= item.minimum <= item.maximum <= _MAX_SIZE
-        _require(sane, f"{where} gives {item.symbol!r} the range {item.minimum}..{item.maximum}")
+        sane = 0 <= item.minimum <= item.maximum <= _MAX_SIZE and 1 <= item.step <= _MAX_SIZE
+        _require(sane, f"{where} gives {item.symbol!r} the range {item.minimum}..{item.maximum}:{item.step}")
 
 
 def _check_tensor(where: str, spec: TensorSpec, declared: frozenset[str], *, is_input: bool) -> None:

@@ -61,13 +61,14 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class SymbolRange:
-    """The sizes a symbolic axis may have, both ends included."""
+    """The sizes a symbolic axis may have: from minimum to maximum, both included, in steps."""
 
     __pydantic_config__ = STRICT
 
     symbol: str
     minimum: int
     maximum: int
+    step: int = 1
 
 
 @dataclass(frozen=True)
