@@ -30,6 +30,14 @@ KEPT_FP32 = frozenset(
 )
 """Ops computed in fp32 whatever the precision."""
 
+MOVES_DATA = frozenset(
+    {
+        *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Identity", "Expand", "Tile"),
+        *("Split", "Gather", "GatherElements", "GatherND", "DepthToSpace", "SpaceToDepth", "Pad"),
+    }
+)
+"""Ops that compute nothing: they keep the dtype that their data comes in, instead of rounding it."""
+
 
 def lower_precision(model: ir.Model, precision: str, keep_fp32: frozenset[str]) -> None:
     """Rewrites `model` in place.
@@ -90,6 +98,9 @@ class _Lowering:
         )
         if promoted or node.op_type in KEPT_FP32 or _holds_tensor_attribute(node):
             return True
+        data = node.inputs[0] if node.inputs else None
+        if node.op_type in MOVES_DATA and data is not None and not data.is_initializer():
+            return data.dtype == ir.DataType.FLOAT
         return any(value is not None and self._overflows(value) for value in node.inputs)
 
     def _overflows(self, value: ir.Value) -> bool:
