@@ -71,8 +71,8 @@ class BenchReport:
         if self.load is None or self.load <= cores + 0.5:
             return ""
         return (
-            f"This machine was busy ({self.load:.1f} processes for {cores} cores), and some engines suffer more "
-            "from that than others: measure again when it is quiet."
+            f"This machine was busy ({self.load:.1f} processes for {cores} cores), and some engines suffer "
+            "more from that than others: measure again when it is quiet."
         )
 
     @property
