@@ -24,8 +24,8 @@ PREPACK_MAX_BYTES = 1 << 30
 
 _CPU = "CPUExecutionProvider"
 
-# precision -> optimizers to leave out. ONNX Runtime 1.31 dies (SIGSEGV) in its NCHWc pass over some fp16 graphs,
-# Cast-Transpose-MatMul of rank 3 for one. fp16 is computed in fp32 on the CPU, where that pass would matter.
+# precision -> optimizers to leave out. ONNX Runtime 1.31 dies (SIGSEGV) in its NCHWc pass over some fp16
+# graphs, Cast-Transpose-MatMul of rank 3 for one.
 _CRASHING: Mapping[str, list[str]] = MappingProxyType({"fp16": ["NchwcTransformer"]})
 _QUIET = 3  # errors only: what matters of the warnings is in `placement`
 _SILENT = 4
