@@ -52,11 +52,11 @@ class OpenvinoSession:
         """One run; arrays in the order of the program's inputs and outputs. Results are the caller's own."""
         request, tensor = self._request, self._tensor
         assert request is not None, "closed"
-        for index, array in zip(self._inputs, feeds, strict=True):
-            flags = array.flags
-            # OpenVINO shares neither strided nor read-only arrays
-            shareable = array if flags.c_contiguous and flags.writeable else array.copy()
-            request.set_input_tensor(index, tensor(shareable, shared_memory=True))
+        # OpenVINO shares neither strided nor read-only arrays. It does not keep what it shares alive: copies
+        # must live until `infer` is through, or it reads freed memory.
+        shared = [a if a.flags.c_contiguous and a.flags.writeable else a.copy() for a in feeds]
+        for index, array in zip(self._inputs, shared, strict=True):
+            request.set_input_tensor(index, tensor(array, shared_memory=True))
         # Copies, by position: an output that is called like an input has another name in the file.
         results: Sequence[Array] = request.infer().to_tuple()
         return results
