@@ -81,7 +81,7 @@ def main(runs: int, threads: int) -> dict[str, object]:
         "share_of_peak": {side.label: side.share for side in report.sides},
         "cpu_ms_one_thread": cpu_ms,
         "gemm_gflops": report.peaks.gemm_gflops if report.peaks else None,
-        "load": report.load,
+        "cores_taken_by_others": report.others,
         "top1": top1,
         "bar": BAR,
         "reached": verdict == "reached",

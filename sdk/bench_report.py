@@ -1,6 +1,5 @@
 """What a bench measured, as data, as a table and as JSON."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +9,8 @@ from sdk.floor import Floor, Peaks, usable_threads
 from sdk.turns import Timing
 from sdk_runtimes.cpu import cpu_name
 from sdk_runtimes.errors import UnknownChoiceError
+
+_DISTURBED = 0.3  # cores: more than a desktop takes for itself
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class BenchReport:
         machine: processor and number of cores.
         peaks: what the machine reaches; None if no floor was asked for.
         skipped: programs that cannot run here, and why.
-        load: processes that wanted a core in the minute before, on average; None where the system does not
-            tell. More than there are cores, and the figures say as much about the others.
+        others: cores that other processes kept busy meanwhile, on average; None where the system does not
+            tell.
     """
 
     sides: tuple[BenchSide, ...]
@@ -62,17 +63,18 @@ class BenchReport:
     machine: str
     peaks: Peaks | None = None
     skipped: tuple[str, ...] = ()
-    load: float | None = None
+    others: float | None = None
 
     @property
     def busy(self) -> str:
         """A warning where others wanted the cores too; empty otherwise."""
         cores = usable_threads()
-        if self.load is None or self.load <= cores + 0.5:
+        free = cores - (self.threads or cores)
+        if self.others is None or self.others <= free + _DISTURBED:
             return ""
         return (
-            f"This machine was busy ({self.load:.1f} processes for {cores} cores), and some engines suffer "
-            "more from that than others: measure again when it is quiet."
+            f"This machine was busy: others took {self.others:.1f} of {cores} cores. Some engines suffer more "
+            "from that than others do; measure again when it is quiet."
         )
 
     @property
@@ -94,11 +96,6 @@ class BenchReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self) | {"sizes": dict(self.sizes), "fastest": self.fastest.label}
-
-
-def load_average() -> float | None:
-    """Processes that wanted a core in the last minute, on average; None where the system does not tell."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def machine_name() -> str:

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from sdk.bench_feeds import bench_feeds, sizes_of
-from sdk.bench_report import BenchReport, BenchSide, load_average, machine_name
+from sdk.bench_report import BenchReport, BenchSide, machine_name
 from sdk.cold_start import ColdStart, Start, measure_cold_start
 from sdk.floor import Floor, Peaks, floor_of, gemm_run, peaks_of, usable_threads
+from sdk.other_load import cores_taken, cpu_clock
 from sdk.turns import Progress, Timing, by_turns
 from sdk_runtimes.bundle import Bundle, describe, open_bundle
 from sdk_runtimes.errors import ArgumentError, DeviceError, MissingExtraError, SdkError
@@ -146,8 +147,9 @@ def _nothing_runs(skipped: Sequence[str], cause: SdkError | None) -> DeviceError
 
 
 def _measure(entrants: Sequence[_Entrant], skipped: Sequence[str], how: _How) -> BenchReport:
-    load = load_average()
+    start = cpu_clock()
     timings, peaks = _time(entrants, how)
+    others = cores_taken(start, cpu_clock())
     _remember(entrants, timings, how)
     baseline_ms = timings[entrants[0].label].median_ms
     sides = []
@@ -162,7 +164,7 @@ def _measure(entrants: Sequence[_Entrant], skipped: Sequence[str], how: _How) ->
         machine=machine_name(),
         peaks=peaks,
         skipped=tuple(skipped),
-        load=load,
+        others=others,
     )
 
 

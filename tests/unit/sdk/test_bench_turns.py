@@ -1,5 +1,6 @@
 import pytest
 
+from sdk.other_load import CpuClock, busy_ticks, cores_taken, cpu_clock
 from sdk.peak_memory import parse_high_water, peak_rss_bytes
 from sdk.turns import by_turns, summarize
 
@@ -43,3 +44,33 @@ def test_peak_memory_sees_a_large_array():
     after = peak_rss_bytes()
     assert after is not None
     assert after >= before + (60 << 20)
+
+
+def test_busy_ticks_are_those_of_our_cores_without_idle_and_iowait():
+    stat = (
+        "cpu  30 0 3 900 9 0 0 3 7 0\n"
+        "cpu0 10 1 2 300 4 5 6 7 70 80\n"
+        "cpu1 20 0 0 600 0 0 0 0 0 0\n"
+        "cpu10 99 0 0 0 0 0 0 0 0 0\n"
+        "intr 5 5\n"
+    )
+    assert busy_ticks(stat, {0}) == 10 + 1 + 2 + 5 + 6 + 7
+    assert busy_ticks(stat, {0, 1}) == 31 + 20
+
+
+def test_cores_taken_are_busy_seconds_that_are_not_ours():
+    start, end = CpuClock(10.0, 100.0, 5.0), CpuClock(14.0, 107.0, 9.0)
+    assert cores_taken(start, end) == pytest.approx((7 - 4) / 4)
+    assert cores_taken(start, CpuClock(14.0, 103.0, 9.0)) == 0.0  # ticks are coarse
+    assert cores_taken(None, end) is None
+    assert cores_taken(start, start) is None
+
+
+def test_the_clock_sees_our_own_work():
+    start = cpu_clock()
+    if start is None:
+        pytest.skip("this system does not tell")
+    while (end := cpu_clock()) is not None and end.own_s - start.own_s < 0.2:
+        pass
+    assert end is not None
+    assert end.busy_s - start.busy_s >= 0.1

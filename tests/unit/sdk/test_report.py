@@ -117,10 +117,16 @@ def test_bench_table_holds_the_same(capsys):
 def test_a_busy_machine_is_told(monkeypatch):
     monkeypatch.setattr("sdk.bench_report.usable_threads", lambda: 2)
     assert report().busy == ""
-    assert replace(report(), load=2.1).busy == ""
-    busy = replace(report(), load=5.0)
-    assert "5.0 processes for 2 cores" in busy.busy
-    assert "5.0 processes for 2 cores" in bench_section(busy)
+    assert replace(report(), others=0.2).busy == ""
+    busy = replace(report(), others=1.5)
+    assert "others took 1.5 of 2 cores" in busy.busy
+    assert "others took 1.5 of 2 cores" in bench_section(busy)
+
+
+def test_others_on_cores_that_we_do_not_use_do_not_disturb(monkeypatch):
+    monkeypatch.setattr("sdk.bench_report.usable_threads", lambda: 64)
+    assert replace(report(), others=30.0).busy == ""
+    assert replace(report(), others=63.0).busy != ""
 
 
 def test_sides_are_found_by_label_and_the_fastest_is_known():
