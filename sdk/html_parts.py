@@ -42,6 +42,11 @@ def paragraph(words: str) -> Html:
     return Html(f'<p class="intro">{escape(words)}</p>')
 
 
+def warning(words: str) -> Html:
+    """A remark that must not be missed."""
+    return Html(f'<p class="warning">{escape(words)}</p>')
+
+
 def joined(parts: Iterable[Html], between: str = "") -> Html:
     """Pieces one after the other."""
     return Html(between.join(parts))

@@ -5,7 +5,20 @@ from pathlib import Path
 
 from sdk.bench_report import BenchReport, BenchSide
 from sdk.bench_table import floor_text, peak_text
-from sdk.html_parts import Bar, Html, badge, bars, facts, joined, page, paragraph, section, table, text
+from sdk.html_parts import (
+    Bar,
+    Html,
+    badge,
+    bars,
+    facts,
+    joined,
+    page,
+    paragraph,
+    section,
+    table,
+    text,
+    warning,
+)
 from sdk.units import flops_text, ms_text
 from sdk_runtimes.bundle import Bundle, open_bundle
 from sdk_runtimes.errors import WriteError
@@ -70,9 +83,10 @@ def bench_section(report: BenchReport) -> Html:
         f"{report.machine}; {threads}. Medians of {best.timing.runs} runs, by turns in one process. "
         "Cold start and peak memory are those of a fresh process: imports, load, first run."
     )
-    warnings = [report.busy, *(f"Not run here: {reason}" for reason in report.skipped)]
-    notes = [paragraph(words) for words in (floor_text(report), *warnings) if words]
-    return section("Speed", bars(rows), _bench_table(report), *notes, intro=intro)
+    busy = [warning(report.busy)] if report.busy else []
+    remarks = (floor_text(report), *(f"Not run here: {reason}" for reason in report.skipped))
+    notes = [paragraph(words) for words in remarks if words]
+    return section("Speed", *busy, bars(rows), _bench_table(report), *notes, intro=intro)
 
 
 def quality_section(bundle: Bundle) -> Html:
