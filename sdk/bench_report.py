@@ -73,8 +73,8 @@ class BenchReport:
         if self.others is None or self.others <= free + _DISTURBED:
             return ""
         return (
-            f"This machine was busy: others took {self.others:.1f} of {cores} cores. Some engines suffer from "
-            "that more than others do; measure again when it is quiet."
+            f"This machine was busy: others took {self.others:.1f} of {cores} cores. Some engines suffer "
+            "from that more than others do; measure again when it is quiet."
         )
 
     @property
