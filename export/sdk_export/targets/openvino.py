@@ -1,22 +1,21 @@
 """Target "openvino": OpenVINO IR, `<name>.xml` and `<name>.bin`."""
 
+import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sdk_export.captured import Source
 from sdk_export.onnx_lowering import build_model, last_values
 from sdk_export.passes.isolate_reductions import isolate_reductions
 from sdk_export.targets.onnx import save_model
-from sdk_runtimes.errors import LoweringError
-from sdk_runtimes.require import require
-
-if TYPE_CHECKING:
-    from openvino import Model
+from sdk_export.targets.openvino_convert import convert, convert_apart
+from sdk_runtimes.require import require_installed
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 """fp16 stores half-size weights; bf16 is a matter of execution: the weights stay fp32 and the session sets
 the inference precision."""
+
+_APART_BYTES = 1 << 30
 
 
 def write(captured: Source, precision: str, folder: Path) -> tuple[str, ...]:
@@ -26,39 +25,38 @@ def write(captured: Source, precision: str, folder: Path) -> tuple[str, ...]:
         LoweringError: an op that OpenVINO's ONNX front end refuses.
         MissingExtraError: openvino is not installed.
     """
-    openvino = require("openvino", needed_for='target="openvino"')
+    require_installed("openvino", needed_for='target="openvino"')
+    result = folder / f"{captured.name}.xml"
     # Beside the result, so that a large model needs room on one disk only.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".onnx-") as scratch:
-        (entry, *_) = save_model(
-            build_model(captured, "fp32", [isolate_reductions]), Path(scratch), f"{captured.name}.onnx"
-        )
-        try:
-            model = openvino.convert_model(Path(scratch) / entry)
-        except Exception as error:
-            raise LoweringError(
-                f"openvino cannot express {captured.name!r}",
-                why=str(error).strip().splitlines()[-1],
-                fix="export for another target, or rewrite the op that it names",
-            ) from error
-        _bound_dims(model, captured)
-        openvino.save_model(model, folder / f"{captured.name}.xml", compress_to_fp16=precision == "fp16")
-        del model  # holds the scratch file open
-    return (f"{captured.name}.xml", f"{captured.name}.bin")
+        model = build_model(captured, "fp32", [isolate_reductions])
+        files = [Path(scratch) / file for file in save_model(model, Path(scratch), f"{captured.name}.onnx")]
+        is_large = sum(file.stat().st_size for file in files) > _APART_BYTES
+        convert_here = convert_apart if is_large else convert
+        convert_here(files[0], result, _bounds(captured), compress_to_fp16=precision == "fp16")
+    return (result.name, f"{captured.name}.bin")
 
 
-def _bound_dims(model: "Model", captured: Source) -> None:
-    """Gives symbolic axes their ranges: plugins plan memory by the upper bound."""
-    if not captured.symbols:
-        return
-    openvino = require("openvino")
+def _bounds(captured: Source) -> dict[str, list[int | tuple[int, int]]]:
+    """Input name -> a size or a range for each axis; empty for a static network."""
     ranges = {item.symbol: (item.minimum, item.maximum) for item in captured.symbols}
-    shapes = {}
-    for spec in captured.inputs:
-        dims = [dim if isinstance(dim, int) else ranges.get(dim, (0, -1)) for dim in spec.shape]
-        shapes[spec.name] = openvino.PartialShape(
-            [openvino.Dimension(*dim) if isinstance(dim, tuple) else openvino.Dimension(dim) for dim in dims]
-        )
-    model.reshape(shapes)
+    if not ranges:
+        return {}
+    return {
+        spec.name: [dim if isinstance(dim, int) else ranges.get(dim, (0, -1)) for dim in spec.shape]
+        for spec in captured.inputs
+    }
+
+
+def _settle_names(model: "Model") -> None:
+    """Numbers what OpenVINO named by itself anew: its counter runs through the process, ours through the model.
+
+    The same network then gives the same bytes.
+    """
+    for number, operation in enumerate(model.get_ordered_ops()):
+        kind = operation.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):
+            operation.set_friendly_name(f"{kind}_{number}")
 
 
 def module_values(captured: Source, _precision: str) -> dict[str, str]:
