@@ -5,13 +5,18 @@ weights: plugins do that when they compile, for the device that they compile for
 """
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdk_runtimes.errors import LoweringError
 from sdk_runtimes.require import require
+
+if TYPE_CHECKING:
+    from openvino import Model
 
 Bounds = Sequence[int | tuple[int, int]]
 """One entry an axis: a size, or (minimum, maximum); -1 stands for no maximum."""
@@ -34,6 +39,7 @@ def convert(source: Path, result: Path, shapes: Mapping[str, Bounds], *, compres
         model = openvino.Core().read_model(source)
         if shapes:
             model.reshape({name: _partial_shape(bounds) for name, bounds in shapes.items()})
+        _settle_names(model)
         openvino.save_model(model, result, compress_to_fp16=compress_to_fp16)
     except Exception as error:
         raise LoweringError(
@@ -65,6 +71,17 @@ def convert_apart(
             why=_last_line(child.stderr) or f"its process died with status {child.returncode}",
             fix="export for another target, or with more free memory",
         )
+
+
+def _settle_names(model: "Model") -> None:
+    """Numbers anew what OpenVINO named by itself, so that the same network gives the same bytes.
+
+    Its counter runs through the process, this one through the model.
+    """
+    for number, operation in enumerate(model.get_ordered_ops()):
+        kind = operation.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):
+            operation.set_friendly_name(f"{kind}_{number}")
 
 
 def _last_line(text: str) -> str:
