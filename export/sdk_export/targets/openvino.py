@@ -1,6 +1,5 @@
 """Target "openvino": OpenVINO IR, `<name>.xml` and `<name>.bin`."""
 
-import re
 import tempfile
 from pathlib import Path
 
@@ -46,17 +45,6 @@ def _bounds(captured: Source) -> dict[str, list[int | tuple[int, int]]]:
         spec.name: [dim if isinstance(dim, int) else ranges.get(dim, (0, -1)) for dim in spec.shape]
         for spec in captured.inputs
     }
-
-
-def _settle_names(model: "Model") -> None:
-    """Numbers what OpenVINO named by itself anew: its counter runs through the process, ours through the model.
-
-    The same network then gives the same bytes.
-    """
-    for number, operation in enumerate(model.get_ordered_ops()):
-        kind = operation.get_type_name()
-        if re.fullmatch(rf"{kind}_\d+", operation.get_friendly_name()):
-            operation.set_friendly_name(f"{kind}_{number}")
 
 
 def module_values(captured: Source, _precision: str) -> dict[str, str]:
