@@ -3,7 +3,6 @@
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +20,7 @@ def module_name(path: str) -> str:
 
 
 @pytest.fixture
-def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     """The files that the page gives in full, imported under the names they would have."""
     monkeypatch.setenv("EDGE_SDK_CACHE_DIR", str(tmp_path / "cache"))
     loaded = {}
@@ -37,7 +36,7 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[s
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
         loaded[name] = module
-    yield loaded
+    return loaded
 
 
 def test_a_target_is_one_file_and_its_rows(examples, tmp_path, monkeypatch):
