@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sdk.units import range_text
 from sdk_runtimes.bundle import Bundle
 from sdk_runtimes.errors import ArgumentError, UnknownChoiceError
 from sdk_runtimes.feeds import Array
@@ -49,12 +50,12 @@ def check_sizes(spec: ProgramSpec, sizes: Mapping[str, int]) -> None:
     for symbol, size in sizes.items():
         if symbol not in ranges:
             raise UnknownChoiceError("symbol", symbol, ranges)
-        low, high = ranges[symbol].minimum, ranges[symbol].maximum
-        if not low <= size <= high:
+        bounds = ranges[symbol]
+        if size not in range(bounds.minimum, bounds.maximum + 1, bounds.step):
             raise ArgumentError(
                 f"size {symbol}={size} does not fit {spec.id!r}",
-                why=f"{symbol!r} may be {low} to {high}",
-                fix=f"pass a size from {low} to {high}",
+                why=f"{symbol!r} may be {range_text(bounds)}",
+                fix=f"pass a size from {range_text(bounds)}",
             )
 
 

@@ -1,5 +1,7 @@
 """Figures as people read them."""
 
+from sdk_runtimes.specs import SymbolRange
+
 
 def ms_text(value_ms: float) -> str:
     """Milliseconds with three significant digits: 0.0123, 4.56, 123."""
@@ -16,3 +18,9 @@ def flops_text(count: int) -> str:
             break
         value /= 1000
     return f"{value:.3g} {unit}"
+
+
+def range_text(bounds: SymbolRange) -> str:
+    """The sizes of a symbol: "1 to 64 in steps of 8"."""
+    steps = "" if bounds.step == 1 else f" in steps of {bounds.step}"
+    return f"{bounds.minimum} to {bounds.maximum}{steps}"

@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sdk.units import flops_text
+from sdk.units import flops_text, range_text
 from sdk_runtimes.bundle import Bundle, describe
 from sdk_runtimes.memory_sizes import format_size
 from sdk_runtimes.specs import ProgramSpec
@@ -39,9 +39,7 @@ def _program(bundle: Bundle, program: ProgramSpec) -> Table:
         "precision": program.precision,
         "inputs": "\n".join(map(str, program.inputs)),
         "outputs": "\n".join(map(str, program.outputs)),
-        "symbols": "\n".join(
-            f"{item.symbol} from {item.minimum} to {item.maximum}" for item in program.symbols
-        ),
+        "symbols": "\n".join(f"{item.symbol} from {range_text(item)}" for item in program.symbols),
         "files": "\n".join(program.files),
         "weights": format_size(program.weights_bytes),
         "activations": f"{format_size(program.activations_bytes)} at most",

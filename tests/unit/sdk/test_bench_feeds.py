@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,10 @@ def test_unknown_symbols_are_refused_with_the_known_ones():
 def test_sizes_out_of_range_are_refused():
     with pytest.raises(ArgumentError, match="1 to 8"):
         check_sizes(SPEC, {"batch": 9})
+
+
+def test_sizes_between_the_steps_are_refused():
+    stepped = replace(SPEC, symbols=(SymbolRange("batch", 1, 8), SymbolRange("length", 8, 64, 8)))
+    check_sizes(stepped, {"length": 24})
+    with pytest.raises(ArgumentError, match="8 to 64 in steps of 8"):
+        check_sizes(stepped, {"length": 25})
