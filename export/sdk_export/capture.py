@@ -88,7 +88,8 @@ def _as_float32(samples: Samples) -> Samples:
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode (dropout off, running statistics), and every module back as it was."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    for module in training:  # not `model.eval()`, which the module of an ExportedProgram refuses
+        module.training = False
     try:
         yield
     finally:
