@@ -34,7 +34,7 @@ def list_entries(as_json: JsonFlag = False) -> None:
         words = [str(entry.about[key]) for key in ("name", "program", "device") if key in entry.about]
         table.add_row(entry.kind, used, format_size(entry.size_bytes), " ".join(words) or entry.key)
     console = stdout()
-    console.print(f"{cache_root()}: {format_size(sum(entry.size_bytes for entry in found))}", markup=False)
+    console.print(f"{cache_root()}: {format_size(sum(entry.size_bytes for entry in found))}")
     console.print(table)
 
 

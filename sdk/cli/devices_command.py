@@ -15,9 +15,10 @@ def devices(as_json: JsonFlag = False) -> None:
         print_json([asdict(device) for device in found])
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("device", "kind", "name", "usable", "note", box=None, header_style="bold")
     for device in found:
-        usable = "[green]yes[/]" if device.usable else "no"
+        usable = Text("yes", style="green") if device.usable else Text("no")
         table.add_row(device.id, device.kind, device.name, usable, device.note)
     stdout().print(table)

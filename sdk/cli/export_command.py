@@ -87,7 +87,7 @@ def export(
     if as_json:
         print_json(asdict(bundle.manifest) | {"path": bundle.path, "digest": bundle.digest})
     else:
-        stdout().print(str(bundle), markup=False)
+        stdout().print(str(bundle))
 
 
 def _gate(switch: Switch, tolerance: float | None, *, repair: bool) -> "Gate":

@@ -117,14 +117,13 @@ def _print(summary: dict[str, Any]) -> None:
     console.print(
         f"{summary['program']} on {summary['device']}: loaded in {summary['load_ms']:.0f} ms, "
         f"ran in {summary['run_ms']:.2f} ms",
-        markup=False,
     )
     for reason in summary["fallbacks"]:
-        console.print(f"note: {reason}", markup=False)
+        console.print(f"note: {reason}")
     table = Table("output", "dtype", "shape", "min", "max", "mean", "NaN/Inf", box=None, header_style="bold")
     for name, row in summary["outputs"].items():
         figures = ("" if row[key] is None else f"{row[key]:.6g}" for key in ("min", "max", "mean"))
         table.add_row(name, row["dtype"], str(row["shape"]), *figures, str(row["not_finite"]))
     console.print(table)
     if "out" in summary:
-        console.print(f"written to {summary['out']}", markup=False)
+        console.print(f"written to {summary['out']}")

@@ -76,7 +76,8 @@ def stdout() -> "Console":
     """Where results go."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False)
+    # No markup: names, notes and pip lines hold brackets of their own.
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, highlight=False, markup=False)
 
 
 @contextmanager
