@@ -140,7 +140,7 @@ def openvino_calls(raw: Any, x: np.ndarray) -> Calls:
 
     def floor() -> np.ndarray:
         by_hand.set_input_tensor(0, openvino.Tensor(x, shared_memory=True))
-        (result, *_): tuple[np.ndarray, ...] = by_hand.infer().to_tuple()
+        result: np.ndarray = by_hand.infer().to_tuple()[0]
         return result
 
     return {
