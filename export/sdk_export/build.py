@@ -126,6 +126,8 @@ def _prove(
             )
         with target.evaluate(spec, stage) as evaluation:
             measured = measure(spec, evaluation.run, cases, tolerance)
+            if not measured.findings and evaluation.strict:
+                measured = measure(spec, evaluation.strict, cases, tolerance)
             if not measured.findings:
                 check_metric(gate, source.reference, evaluation.run, spec.id)
                 return _Proven(spec, _record(spec, target, evaluation, measured, gate, repaired))

@@ -159,12 +159,19 @@ def _refuse_states(exported: "ExportedProgram", precision: str) -> None:
 
 
 def module_values(captured: Captured, _precision: str) -> dict[str, str]:
-    """Module path -> name of its last value in the package, which keeps the names of the traced graph."""
+    """Module path -> name of its last value in the package, which keeps the names of the traced graph.
+
+    But for the outputs, which are called as the network's.
+    """
     from sdk_export.targets.coreml_lowering import lowered
 
+    graph = lowered(captured.exported).graph
+    names = output_names(_names(captured.inputs), _names(captured.outputs))
+    given = [node for node in graph.output_node().args[0] if getattr(node, "op", "") == "call_function"]
+    renamed = dict(zip(given, names, strict=True)) if len(given) == len(names) else {}
     values: dict[str, str] = {}
-    for node in lowered(captured.exported).graph.nodes:
+    for node in graph.nodes:
         stack = node.meta.get("nn_module_stack") if node.op == "call_function" else None
         for path, _ in (stack or {}).values():
-            values[path] = node.name
+            values[path] = renamed.get(node, node.name)
     return values
