@@ -1,7 +1,10 @@
 """One door to optional packages."""
 
+import contextlib
 import importlib
 import importlib.util
+import sys
+from collections.abc import Iterator
 from types import MappingProxyType, ModuleType
 
 from sdk_runtimes.errors import MissingExtraError
@@ -20,6 +23,10 @@ EXTRAS = MappingProxyType(
     }
 )
 
+# import name -> what it would report to its maker through. `import openvino` sends an event to an analytics
+# service, from a child process; where this package is missing, it takes a stub that does nothing.
+_PHONES_HOME = MappingProxyType({"openvino": "openvino_telemetry"})
+
 
 def require(module: str, *, needed_for: str = "") -> ModuleType:
     """Imports an optional package.
@@ -32,9 +39,23 @@ def require(module: str, *, needed_for: str = "") -> ModuleType:
         MissingExtraError: the package is not installed; names the pip line.
     """
     try:
-        return importlib.import_module(module)
+        with _hidden(_PHONES_HOME.get(module.partition(".")[0])):
+            return importlib.import_module(module)
     except ImportError as error:
         raise _missing(module, needed_for, str(error)) from error
+
+
+@contextlib.contextmanager
+def _hidden(module: str | None) -> Iterator[None]:
+    """A module that cannot be imported meanwhile; one that was imported before stays."""
+    if module is None or module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # Python's own way to say "not there"
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 def require_installed(module: str, *, needed_for: str = "") -> None:
