@@ -134,8 +134,8 @@ def _prove(
             culprit = _culprit(source, target, precision, evaluation, measured.findings[0], gate)
         source, precision, promoted = _promote(source, target, precision, culprit, gate, repaired)
         if not promoted:
-            raise refusal(spec, measured, tolerance, _sentence(culprit, repaired))
-        _log.warning("%s: %s; it stays in fp32 and the program is measured again", spec.id, culprit)
+            raise refusal(spec, measured, tolerance, _sentence(culprit, repaired), _remedy(target, precision))
+        _log.warning("%s: %s; %s is computed in fp32 and measured again", spec.id, culprit, promoted)
         repaired.append(promoted)
         _delete(spec, stage)
 
@@ -163,6 +163,14 @@ def _promote(
     if culprit is None or not target.keeps_modules or culprit.module in repaired:
         return source, "fp32", _WHOLE
     return replace(source, keep_fp32=source.keep_fp32 | {culprit.module}), precision, culprit.module
+
+
+def _remedy(target: Target, precision: str) -> str:
+    if precision == "fp32":
+        return ""
+    if target.keeps_modules:
+        return "Gate(repair=True) keeps that module in fp32, precision='fp32' the whole program"
+    return f"precision='fp32' or Gate(repair=True), which on {target.name} keeps the whole program in fp32"
 
 
 def _sentence(culprit: Culprit | None, repaired: Sequence[str]) -> str:

@@ -194,7 +194,9 @@ def check_metric(gate: Gate, reference: Run, run: Run, program: str) -> None:
         )
 
 
-def refusal(spec: ProgramSpec, measurement: Measurement, tolerance: Tolerance, culprit: str) -> QualityError:
+def refusal(
+    spec: ProgramSpec, measurement: Measurement, tolerance: Tolerance, culprit: str, remedy: str
+) -> QualityError:
     """The error for a program that is out of tolerance.
 
     Args:
@@ -202,6 +204,7 @@ def refusal(spec: ProgramSpec, measurement: Measurement, tolerance: Tolerance, c
         measurement: with findings.
         tolerance: what it was held to.
         culprit: the sentence about the first module that diverges.
+        remedy: what keeps more precision on this target; empty in fp32, where nothing does.
     """
     first = measurement.findings[0]
     seen = first.deviation
@@ -209,15 +212,9 @@ def refusal(spec: ProgramSpec, measurement: Measurement, tolerance: Tolerance, c
     limit = f"rel. RMSE ≤ {tolerance.rel_rmse:g}"
     if tolerance.min_psnr_db is not None:
         limit += f", PSNR ≥ {tolerance.min_psnr_db:g} dB"
-    lowered = spec.precision != "fp32"
     return QualityError(
         f"{spec.id} does not compute what the model computes: output {first.output!r} on draw "
         f"{first.case.draw!r} has {figure} (allowed: {limit})",
         why=culprit,
-        fix=(
-            "Gate(repair=True) keeps that module in fp32; precision='fp32' keeps all"
-            if lowered
-            else _FP32_FIX
-        )
-        + "; Gate(tolerance=…) if you accept it",
+        fix=f"{remedy or _FP32_FIX}; Gate(tolerance=…) if you accept it",
     )

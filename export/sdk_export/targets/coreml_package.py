@@ -44,6 +44,11 @@ def settle_package(package: Path, names: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(path.relative_to(package.parent).as_posix() for path in files)
 
 
+def _holds_a_file(item: Path) -> bool:
+    """A network without weights has an empty weights folder, which is no item."""
+    return item.is_file() or any(path.is_file() for path in item.rglob("*"))
+
+
 def _manifest(package: Path) -> str:
     """A manifest with ids that depend on nothing but the paths."""
     ids = {path: str(uuid.uuid5(uuid.NAMESPACE_URL, path.as_posix())) for path in _ITEMS}
@@ -55,7 +60,7 @@ def _manifest(package: Path) -> str:
             "path": path.as_posix(),
         }
         for path, description in _ITEMS.items()
-        if (package / "Data" / path).exists()
+        if _holds_a_file(package / "Data" / path)
     }
     manifest = {
         "fileFormatVersion": "1.0.0",
