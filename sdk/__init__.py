@@ -14,11 +14,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sdk import errors
     from sdk.benching import bench
     from sdk.exporting import export
     from sdk.inspecting import inspect
     from sdk_export.gate import Gate
-    from sdk_runtimes import errors
     from sdk_runtimes.bundle import Bundle
     from sdk_runtimes.devices import devices
     from sdk_runtimes.errors import SdkError
@@ -58,7 +58,7 @@ _HOMES = {
     "Tolerance": "sdk_runtimes.manifest",
     "bench": "sdk.benching",
     "devices": "sdk_runtimes.devices",
-    "errors": "sdk_runtimes.errors",
+    "errors": "sdk.errors",
     "export": "sdk.exporting",
     "inspect": "sdk.inspecting",
     "load": "sdk_runtimes.loading",

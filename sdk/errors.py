@@ -1,0 +1,43 @@
+"""Every error there is: `from sdk.errors import QualityError`. `sdk_runtimes.errors` draws the tree."""
+
+from sdk_runtimes.errors import (
+    ArgumentError,
+    BundleError,
+    DeviceError,
+    FeedError,
+    IntegrityError,
+    LoweringError,
+    MemoryLimitError,
+    MissingExtraError,
+    OutputExistsError,
+    QualityError,
+    SampleInputsError,
+    SdkError,
+    SessionError,
+    TraceError,
+    UnknownChoiceError,
+    UnsafeBundleError,
+    WeightsError,
+    WriteError,
+)
+
+__all__ = [
+    "ArgumentError",
+    "BundleError",
+    "DeviceError",
+    "FeedError",
+    "IntegrityError",
+    "LoweringError",
+    "MemoryLimitError",
+    "MissingExtraError",
+    "OutputExistsError",
+    "QualityError",
+    "SampleInputsError",
+    "SdkError",
+    "SessionError",
+    "TraceError",
+    "UnknownChoiceError",
+    "UnsafeBundleError",
+    "WeightsError",
+    "WriteError",
+]
