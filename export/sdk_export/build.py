@@ -224,8 +224,8 @@ def _delete(spec: ProgramSpec, stage: Path) -> None:
 
 
 def _write_goldens(source: Source, cases: Sequence[Case], stage: Path) -> tuple[Golden, ...]:
-    # The last case is a draw of larger values; the second is the first draw after the sample.
-    chosen = cases[:_GOLDEN_CASES]
+    whole = [case for case in cases if len(case.truth) == len(source.outputs)]
+    chosen = whole[:_GOLDEN_CASES]
     if not chosen:
         return ()
     file = f"golden/{source.name}.safetensors"

@@ -2,7 +2,8 @@
 
 On by default, fails closed. What it draws beyond the caller's samples stays within what the samples show:
 integers and booleans within their range, floats by their mean, spread and extremes, and eight times as
-large. A draw that eager PyTorch itself cannot compute says nothing and is left out.
+large. What eager PyTorch itself cannot compute, or changes with a rounding error of its inputs, says nothing
+and is left out.
 """
 
 import math
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sdk_export.captured import Arrays, Reference, Source
+from sdk_export.conditioning import steady_outputs
 from sdk_export.draws import DRAWS, draw_feeds
 from sdk_runtimes.errors import ArgumentError, QualityError
 from sdk_runtimes.feeds import Array
@@ -66,7 +68,7 @@ class Case:
     Attributes:
         draw: its label.
         feeds: arrays by input name.
-        truth: eager fp32, arrays by output name.
+        truth: eager fp32, arrays by output name; of a draw only the outputs that it says something about.
     """
 
     draw: str
@@ -117,12 +119,19 @@ def cases_of(source: Source, gate: Gate) -> tuple[Case, ...]:
             why="there is no truth to compare with",
             fix="check the weights and the sample inputs",
         )
-    drawn = [
-        Case(label, feeds, truth)
-        for label, feeds in draw_feeds(source, gate.draws, gate.seed)
-        if (truth := _truth(source.reference, feeds)) is not None
-    ]
+    usual = _usual_rms(sample)
+    drawn = []
+    for label, feeds in draw_feeds(source, gate.draws, gate.seed):
+        truth = _truth(source.reference, feeds)
+        if truth is None:
+            continue
+        steady = steady_outputs(source.reference, source.samples, feeds, truth, usual, gate.seed)
+        drawn += [Case(label, feeds, steady)] if steady else []
     return (sample, *drawn)
+
+
+def _usual_rms(sample: Case) -> dict[str, float]:
+    return {name: rms(array) for name, array in sample.truth.items() if array.dtype.kind == "f"}
 
 
 def _truth(reference: Reference, feeds: Arrays) -> Mapping[str, Array] | None:
@@ -149,13 +158,12 @@ def measure(spec: ProgramSpec, run: Run, cases: Sequence[Case], tolerance: Toler
         cases: what `cases_of` gave.
         tolerance: what it is held to.
     """
-    usual = {name: rms(array) for name, array in cases[0].truth.items() if array.dtype.kind == "f"}
+    usual = _usual_rms(cases[0])
     worst: dict[str, tuple[Case, Deviation]] = {}
     findings = []
     for case in cases:
         got = run(case.feeds)
-        for output in spec.outputs:
-            name = output.name
+        for name in (output.name for output in spec.outputs if output.name in case.truth):
             deviation = compare(case.truth[name], got[name], usual_rms=usual.get(name, 0.0))
             if name not in worst or deviation.rel_rmse > worst[name][1].rel_rmse:
                 worst[name] = (case, deviation)

@@ -78,18 +78,23 @@ def _translate(exported: ExportedProgram) -> ir.Model:
     return program.model
 
 
+_TALKERS = ("torch.onnx", "onnxscript", "onnx_ir")
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch.onnx logs that torchvision is absent (it must be) and warns about its own internals."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silences what the exporter logs of its own steps, and that torchvision is absent (it must be)."""
+    loggers = [logging.getLogger(name) for name in _TALKERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def lowering_error(target: str, exported: ExportedProgram, error: BaseException) -> SdkError:

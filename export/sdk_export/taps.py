@@ -10,6 +10,7 @@ import numpy as np
 from sdk_export.captured import Arrays
 from sdk_runtimes.errors import SessionError
 from sdk_runtimes.feeds import Array
+from sdk_runtimes.require import require
 from sdk_runtimes.specs import ProgramSpec
 
 _FP16_MAX = 65504.0
@@ -89,8 +90,7 @@ def tap_openvino(
         feeds: arrays by input name.
         names: the inner values wanted; None for all.
     """
-    import openvino
-
+    openvino = require("openvino", needed_for="reading inner values")
     core = openvino.Core()
     model = core.read_model(folder / spec.entry)
     there = _value_names(model)

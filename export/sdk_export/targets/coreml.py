@@ -163,9 +163,10 @@ def module_values(captured: Captured, _precision: str) -> dict[str, str]:
 
     But for the outputs, which are called as the network's.
     """
-    from sdk_export.targets.coreml_lowering import lowered
+    with quiet_coremltools("target 'coreml'"):
+        from sdk_export.targets.coreml_lowering import lowered
 
-    graph = lowered(captured.exported).graph
+        graph = lowered(captured.exported).graph
     names = output_names(_names(captured.inputs), _names(captured.outputs))
     given = [node for node in graph.output_node().args[0] if getattr(node, "op", "") == "call_function"]
     renamed = dict(zip(given, names, strict=True)) if len(given) == len(names) else {}
