@@ -63,11 +63,11 @@ def capture(
     refuse_bad_weights(model)
     samples = _as_float32(find_samples(model, sample_inputs, sample_kwargs))
     module = on_cpu_in_float32(model)
+    register_dataclasses((samples.args, samples.kwargs))
     with _evaluating(module):
         leaves = input_leaves(module, samples)
         outputs = _run_eager(module, samples)
         register_dataclasses(outputs)
-        register_dataclasses((samples.args, samples.kwargs))
         dims = flat_dims(module, samples, dynamic_shapes)
         exported = _trace(module, samples, leaves, dims)
     return _captured(name or type(model).__name__, module, exported, samples, output_leaves(outputs), dims)

@@ -107,14 +107,21 @@ def _axes(name: str, spec: object, leaves: Mapping[str, Any]) -> Axes:
 def _as_dim(dim: Any, shared: dict[str, Any]) -> Any:
     """A torch Dim for a name or a triple, the same object for the same name; torch's own pass through."""
     if isinstance(dim, str):
-        dim = Bounds(dim, 1, DEFAULT_MAXIMUM)
-    elif isinstance(dim, tuple | list):
-        dim = _triple(dim)
-    if not isinstance(dim, Bounds):
+        dim = (dim, 1, DEFAULT_MAXIMUM)
+    if not isinstance(dim, tuple | list):
         return dim
-    if dim.symbol not in shared:
-        shared[dim.symbol] = torch.export.Dim(dim.symbol, min=dim.minimum, max=dim.maximum)
-    return shared[dim.symbol]
+    bounds = _triple(dim)
+    known = shared.setdefault(
+        bounds.symbol, torch.export.Dim(bounds.symbol, min=bounds.minimum, max=bounds.maximum)
+    )
+    if (known.min, known.max) != (bounds.minimum, bounds.maximum):
+        raise ArgumentError(
+            f"the dimension {bounds.symbol!r} is {known.min} to {known.max} and "
+            f"{bounds.minimum} to {bounds.maximum}",
+            why="axes of one name are one size",
+            fix="give it the same range everywhere, or the axes different names",
+        )
+    return known
 
 
 def _triple(given: Sequence[Any]) -> Bounds:

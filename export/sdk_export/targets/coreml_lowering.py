@@ -53,6 +53,7 @@ def lowered(exported: ExportedProgram) -> ExportedProgram:
     if unknown:
         _refuse(unknown)
     merge_views(exported.graph)
+    _drop_constant_outputs(exported)
     _separate_outputs(exported)
     _plain_inputs(exported.graph)
     return exported
@@ -68,6 +69,16 @@ def merge_views(graph: Graph) -> None:
             source = source.args[0]
         node.args = (source, *node.args[1:])
     graph.eliminate_dead_code()
+
+
+def _drop_constant_outputs(exported: ExportedProgram) -> None:
+    """Outputs that are None or a plain number are no tensors; coremltools looks for them among its own."""
+    output = exported.graph.output_node()
+    kept = [node for node in output.args[0] if isinstance(node, Node)]
+    output.args = (tuple(kept),)
+    names = {node.name for node in kept}
+    specs = exported.graph_signature.output_specs
+    specs[:] = [spec for spec in specs if getattr(spec.arg, "name", "") in names]
 
 
 def _separate_outputs(exported: ExportedProgram) -> None:
