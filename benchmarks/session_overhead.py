@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from sdk_runtimes.backends import OpenOptions, open_raw
+from sdk_runtimes.require import require
 from sdk_runtimes.session import Session
 from sdk_runtimes.specs import ProgramSpec, SymbolRange, TensorSpec
 
@@ -131,8 +132,7 @@ def onnxruntime_calls(raw: Any, x: np.ndarray) -> Calls:
 
 def openvino_calls(raw: Any, x: np.ndarray) -> Calls:
     """OpenVINO's own calls on our compiled model."""
-    import openvino
-
+    openvino = require("openvino", needed_for="this benchmark")
     compiled = raw._compiled  # the very object that ours runs on
     request, by_hand, bound = (compiled.create_infer_request() for _ in range(3))
     bound.set_input_tensor(0, openvino.Tensor(x, shared_memory=True))

@@ -25,6 +25,7 @@ HOMES = {
     "sdk": ".",
 }
 MOST_LINES = 400
+PHONES_HOME = ("openvino",)  # importing it sends an event, unless `require` does it
 
 FILES = sorted(
     (package, path) for package, home in HOMES.items() for path in (ROOT / home / package).rglob("*.py")
@@ -108,6 +109,49 @@ def test_the_check_itself_can_fail(package: str, source: str) -> None:
 )
 def test_the_check_itself_can_pass(package: str, source: str) -> None:
     assert not offences(package, source)
+
+
+def _typing_only(tree: ast.AST) -> set[int]:
+    """Nodes behind `if TYPE_CHECKING`."""
+    blocks = (
+        node.body
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    )
+    return {id(inner) for block in blocks for node in block for inner in ast.walk(node)}
+
+
+def past_the_door(source: str) -> list[str]:
+    """Imports of packages that report to their makers other than through `sdk_runtimes.require`."""
+    tree = ast.parse(source)
+    for_types = _typing_only(tree)
+    return [
+        f"line {node.lineno}: {module}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in for_types
+        for _, _, module in _imports(ast.Module([node], []))
+        if module.partition(".")[0] in PHONES_HOME
+    ]
+
+
+def test_what_would_phone_home_is_imported_through_the_door_only() -> None:
+    beside = [path for folder in ("samples", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    files = [*(path for _, path in FILES), *beside]
+    found = {str(path.relative_to(ROOT)): bad for path in files if (bad := past_the_door(path.read_text()))}
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("source", "number"),
+    [
+        ("def f():\n    import openvino", 1),
+        ("from openvino.frontend import x", 1),
+        ("if TYPE_CHECKING:\n    import openvino\nimport openvino as ov", 1),
+        ("if TYPE_CHECKING:\n    from openvino import Model\nimport openvino_like", 0),
+    ],
+)
+def test_that_check_itself_can_fail(source: str, number: int) -> None:
+    assert len(past_the_door(source)) == number
 
 
 def test_files_stay_short() -> None:
