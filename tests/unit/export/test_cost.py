@@ -13,18 +13,18 @@ def cost(model: nn.Module, *inputs: Tensor, **options: object):
     return cost_of(capture(model, sample_inputs=inputs, **options))
 
 
-@pytest.mark.parametrize(("B", "I", "O"), [(1, 8, 4), (5, 3, 7)])
-def test_a_linear_layer_is_two_a_multiply_add(B, I, O):  # noqa: E741 - I, O are the field's letters
-    assert cost(nn.Linear(I, O), torch.zeros(B, I)).flops == 2 * B * I * O
+@pytest.mark.parametrize(("batch", "wide", "narrow"), [(1, 8, 4), (5, 3, 7)])
+def test_a_linear_layer_is_two_a_multiply_add(batch, wide, narrow):
+    assert cost(nn.Linear(wide, narrow), torch.zeros(batch, wide)).flops == 2 * batch * wide * narrow
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_convolution(groups, stride):
-    B, C, O, H, W, K = 2, 4, 8, 9, 7, 3
-    conv = nn.Conv2d(C, O, K, stride=stride, padding=1, groups=groups)
+    B, C, M, H, W, K = 2, 4, 8, 9, 7, 3
+    conv = nn.Conv2d(C, M, K, stride=stride, padding=1, groups=groups)
     out_h, out_w = -(-H // stride), -(-W // stride)
-    assert cost(conv, torch.zeros(B, C, H, W)).flops == 2 * B * O * out_h * out_w * C // groups * K * K
+    assert cost(conv, torch.zeros(B, C, H, W)).flops == 2 * B * M * out_h * out_w * C // groups * K * K
 
 
 def test_attention_is_two_products():
