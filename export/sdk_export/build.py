@@ -12,6 +12,7 @@ from sdk_export.cost import Cost, cost_of
 from sdk_export.culprit import Culprit, find_culprit
 from sdk_export.evaluations import Evaluation
 from sdk_export.gate import Case, Finding, Gate, Measurement, cases_of, check_metric, measure, refusal
+from sdk_export.onnx_lowering import forget_translation
 from sdk_export.targets.table import Target, find_target
 from sdk_export.versions import installed_versions
 from sdk_runtimes.bundle import Bundle
@@ -76,16 +77,20 @@ def build_bundle(source: Source, order: Order, progress: Progress) -> Bundle:
     """
     targets = _targets(source, order)
     stages = len(targets) + 2
-    with stage_bundle(order.out, overwrite=order.overwrite, needed_bytes=0) as stage:
-        progress("eager reference", 0, stages)
-        cases = cases_of(source, order.gate) if order.gate.enabled else ()
-        cost = cost_of(source) if isinstance(source, Captured) else Cost(0, 0)
-        proven = []
-        for done, target in enumerate(targets, 1):
-            progress(target.name, done, stages)
-            proven.append(_prove(source, target, order, cases, cost, stage))
-        progress("sealing", stages - 1, stages)
-        sealed = seal_bundle(stage, _manifest(source, order, proven, _write_goldens(source, cases, stage)))
+    try:
+        with stage_bundle(order.out, overwrite=order.overwrite) as stage:
+            progress("eager reference", 0, stages)
+            cases = cases_of(source, order.gate) if order.gate.enabled else ()
+            cost = cost_of(source) if isinstance(source, Captured) else Cost(0, 0)
+            proven = []
+            for done, target in enumerate(targets, 1):
+                progress(target.name, done, stages)
+                proven.append(_prove(source, target, order, cases, cost, stage))
+            progress("sealing", stages - 1, stages)
+            goldens = _write_goldens(source, cases, stage)
+            sealed = seal_bundle(stage, _manifest(source, order, proven, goldens))
+    finally:
+        forget_translation()
     progress("done", stages, stages)
     return sealed.at(order.out.absolute())
 

@@ -11,6 +11,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import onnx_ir as ir
 import torch
@@ -48,7 +49,7 @@ def build_model(
         LoweringError: an op that ONNX cannot express; names the op, module path and source line.
     """
     if isinstance(captured, Captured):
-        model = _translate(captured.exported)
+        model = _translated(captured.exported).clone()
         _keep_only_module_paths(model)
     else:
         model = ir.load(captured.file)
@@ -64,7 +65,9 @@ def build_model(
     return model
 
 
-def _translate(exported: ExportedProgram) -> ir.Model:
+@lru_cache(maxsize=1)
+def _translated(exported: ExportedProgram) -> ir.Model:
+    """What torch.onnx makes of a program: seconds of work, and the same for every target and precision."""
     from torch.onnx import OnnxExporterError
 
     try:
@@ -76,6 +79,11 @@ def _translate(exported: ExportedProgram) -> ir.Model:
         raise lowering_error("onnx", exported, error) from error
     assert program is not None
     return program.model
+
+
+def forget_translation() -> None:
+    """Lets go of the last translated program, whose weights it points into."""
+    _translated.cache_clear()
 
 
 _TALKERS = ("torch.onnx", "onnxscript", "onnx_ir")
