@@ -2,8 +2,8 @@
 
 torch.export.load unpickles odd weights, constants and sample inputs, falls back to an older format that is a
 pickle as a whole, loads the native libraries of compiled models, evaluates expressions of symbolic sizes, and
-takes any attribute of torch for an op. So the archive is looked through first, with torch's own reader so that
-both see the same bytes, and what is not on the lists below is refused.
+takes any attribute of torch for an op. So the archive is looked through first, with torch's own reader, so
+that both see the same bytes, and what is not on the lists below is refused.
 """
 
 import ast
@@ -33,7 +33,7 @@ _FILES = re.compile(
 )
 _PLAIN = re.compile(r"(weight|tensor)_\d+")
 
-# Ops of torch's own namespaces; `torch.ops.load_library` and `torch.hub.load` are attributes of torch as well.
+# Ops of torch's own namespaces: `torch.ops.load_library` and `torch.hub.load` are attributes of torch too.
 _TARGET = re.compile(
     r"torch\.ops\.(aten|prims|higher_order|quantized|quantized_decomposed)\.\w+(\.[A-Za-z]\w*)?"
     r"|_operator\.(add|sub|mul|truediv|floordiv|mod|neg|pos|pow|abs|eq|ne|lt|le|gt|ge|and_|or_|not_|xor"
