@@ -106,11 +106,9 @@ def _axes(name: str, spec: object, leaves: Mapping[str, Any]) -> Axes:
 
 def _as_dim(dim: Any, shared: dict[str, Any]) -> Any:
     """A torch Dim for a name or a triple, the same object for the same name; torch's own pass through."""
-    if isinstance(dim, str):
-        dim = (dim, 1, DEFAULT_MAXIMUM)
-    if not isinstance(dim, tuple | list):
+    if not isinstance(dim, str | tuple | list):
         return dim
-    bounds = _triple(dim)
+    bounds = read_bounds(dim)
     known = shared.setdefault(
         bounds.symbol, torch.export.Dim(bounds.symbol, min=bounds.minimum, max=bounds.maximum)
     )
@@ -124,8 +122,15 @@ def _as_dim(dim: Any, shared: dict[str, Any]) -> Any:
     return known
 
 
-def _triple(given: Sequence[Any]) -> Bounds:
-    match list(given):
+def read_bounds(given: object) -> Bounds:
+    """A name or a triple.
+
+    Raises:
+        ArgumentError: it is neither, or the range is empty.
+    """
+    if isinstance(given, str):
+        given = (given, 1, DEFAULT_MAXIMUM)
+    match given:
         case [str(symbol), int(minimum), int(maximum)] if symbol.isidentifier() and 0 <= minimum < maximum:
             return Bounds(symbol, minimum, maximum)
     raise ArgumentError(

@@ -1,5 +1,6 @@
 """A foreign ONNX file as a source: checked under limits, then held to itself in fp32 on ONNX Runtime."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sdk_export.captured import Arrays, CapturedOnnx
+from sdk_export.dims import DEFAULT_MAXIMUM, read_bounds
 from sdk_runtimes.errors import ArgumentError, FeedError, SampleInputsError, SessionError
 from sdk_runtimes.feeds import Array, FeedCheck
 from sdk_runtimes.onnx_wire import check_onnx_file
@@ -14,7 +16,10 @@ from sdk_runtimes.specs import DTYPES, Dim, SymbolRange, TensorSpec
 
 # ONNX Runtime's names of element types that differ from numpy's
 _DTYPES = {"float": "float32", "double": "float64"}
-_DEFAULT_MAXIMUM = 1024
+
+_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_INPUT, _OUTPUT = "dim_", "u"  # "u0": a size that no input tells, as torch calls it
+_INVENTED = re.compile(r"(dim_|u)\d+")
 
 
 def capture_onnx(
@@ -37,8 +42,9 @@ def capture_onnx(
         raise ArgumentError(f"there is no file {str(path)!r}")
     check_onnx_file(path, allowed_files=[item.name for item in path.parent.iterdir() if item.is_file()])
     engine = _engine(path)
-    inputs = tuple(_spec(item) for item in engine.get_inputs())
-    outputs = tuple(_spec(item) for item in engine.get_outputs())
+    names: dict[object, str] = {}
+    inputs = tuple(_spec(item, names, _INPUT) for item in engine.get_inputs())
+    outputs = tuple(_spec(item, names, _OUTPUT) for item in engine.get_outputs())
     symbols = _ranges(inputs, dynamic_shapes)
     samples = _samples(inputs, symbols, sample_inputs)
 
@@ -65,35 +71,61 @@ def _engine(path: Path) -> Any:
         raise SessionError(f"ONNX Runtime did not load {path.name}: {error}") from error
 
 
-def _spec(item: Any) -> TensorSpec:
+def _spec(item: Any, symbols: dict[object, str], invented: str) -> TensorSpec:
     element = item.type.removeprefix("tensor(").removesuffix(")")
     dtype = _DTYPES.get(element, element)
     if dtype not in DTYPES:
         raise ArgumentError(
             f"{item.name!r} is {item.type}", why=f"a border tensor is one of {', '.join(DTYPES)}"
         )
-    dims: list[Dim] = [
-        dim if isinstance(dim, int) else str(dim or f"{item.name}_{axis}")
-        for axis, dim in enumerate(item.shape)
-    ]
-    return TensorSpec(item.name, dtype, tuple(dims))
+    dims = tuple(_dim(dim, symbols, invented) for dim in item.shape)
+    return TensorSpec(item.name, dtype, dims)
+
+
+def _dim(given: int | str | None, symbols: dict[object, str], invented: str) -> Dim:
+    """The size of an axis under a name that is one: files call axes anything, and sympy evaluates symbols.
+
+    Args:
+        given: as the file has it.
+        symbols: what the file says -> our name; a new one is added.
+        invented: how names of ours begin.
+    """
+    if isinstance(given, int):
+        return given
+    key: object = given or object()  # two axes without a name are not one
+    if key not in symbols:
+        legal = given and invented == _INPUT and _SYMBOL.fullmatch(given) and not _INVENTED.fullmatch(given)
+        symbols[key] = given if legal and given else f"{invented}{len(symbols)}"
+    return symbols[key]
 
 
 def _ranges(inputs: tuple[TensorSpec, ...], dynamic_shapes: object) -> tuple[SymbolRange, ...]:
+    if not isinstance(dynamic_shapes, Mapping | None):
+        raise _unreadable("dynamic_shapes", dynamic_shapes)
     given: dict[str, SymbolRange] = {}
-    for name, axes in (dynamic_shapes or {}).items() if isinstance(dynamic_shapes, Mapping) else ():
+    for name, axes in (dynamic_shapes or {}).items():
         spec = next((item for item in inputs if item.name == name), None)
+        if not isinstance(axes, Mapping):
+            raise _unreadable(f"dynamic_shapes[{name!r}]", axes)
         for axis, bounds in axes.items():
-            dim = spec.shape[axis] if spec and axis < len(spec.shape) else None
+            dim = spec.shape[axis] if spec and axis in range(len(spec.shape)) else None
             if not isinstance(dim, str):
                 raise ArgumentError(
                     f"dynamic_shapes[{name!r}][{axis}] is not dynamic in the file",
                     why=f"the inputs are {', '.join(map(str, inputs))}",
                 )
-            _, minimum, maximum = bounds
-            given[dim] = SymbolRange(dim, minimum, maximum)
+            read = read_bounds(bounds)
+            given[dim] = SymbolRange(dim, read.minimum, read.maximum)
     used = dict.fromkeys(dim for spec in inputs for dim in spec.shape if isinstance(dim, str))
-    return tuple(given.get(symbol, SymbolRange(symbol, 1, _DEFAULT_MAXIMUM)) for symbol in used)
+    return tuple(given.get(symbol, SymbolRange(symbol, 1, DEFAULT_MAXIMUM)) for symbol in used)
+
+
+def _unreadable(what: str, given: object) -> ArgumentError:
+    return ArgumentError(
+        f"{what} is {given!r}",
+        why="it maps input names to their dynamic axes",
+        fix="dynamic_shapes={'x': {0: ('batch', 1, 8)}}",
+    )
 
 
 def _samples(
