@@ -171,9 +171,17 @@ def _from_exported(
         sample_inputs, sample_kwargs = exported.example_inputs
     refuse_bad_weights(module)
     refuse_side_effects(exported, name or "the program")
-    samples = find_samples(module, sample_inputs, sample_kwargs)
+    samples = _as_traced(exported, find_samples(module, sample_inputs, sample_kwargs))
     outputs = _run_eager(module, samples)
     return _captured(name or "program", module, exported, samples, output_leaves(outputs), {})
+
+
+def _as_traced(exported: ExportedProgram, samples: Samples) -> Samples:
+    """By position and by keyword as the program was traced: its module takes every input either way."""
+    args, kwargs = exported.call_spec.in_spec.children()
+    count, keywords = args.num_children, list(kwargs.context)
+    by_name = {**dict(zip(keywords, samples.args[count:], strict=False)), **samples.kwargs}
+    return Samples(samples.args[:count], {name: by_name[name] for name in keywords if name in by_name})
 
 
 def _captured(

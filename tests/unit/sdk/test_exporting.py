@@ -222,6 +222,20 @@ def test_an_exported_program_is_a_source(tmp_path):
     np.testing.assert_allclose(got, model(X).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("given", [None, (X, X * 2, X * 3), {"first": X, "gate": X * 3, "second": X * 2}])
+def test_an_exported_program_keeps_its_keywords(given):
+    class Gated(nn.Module):
+        def forward(self, first: Tensor, second: Tensor, *, gate: Tensor) -> Tensor:
+            return first - second * gate
+
+    program = torch.export.export(Gated(), (X,), {"second": X * 2, "gate": X * 3})
+    captured = capture(program, sample_inputs=given)
+    assert [spec.name for spec in captured.inputs] == ["first", "second", "gate"]
+    feeds = {"first": X.numpy(), "second": X.numpy() + 1, "gate": X.numpy() - 2}
+    truth = captured.reference(feeds)["output"]
+    np.testing.assert_allclose(truth, (X - (X + 1) * (X - 2)).numpy(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_dtypes_are_exported_from_a_copy_in_float32(dtype):
     model = Tiny().to(dtype).train()
