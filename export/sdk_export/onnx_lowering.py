@@ -6,6 +6,7 @@ a divergence from the shipped bytes back to the module that made it.
 
 import ast
 import contextlib
+import copy
 import io
 import logging
 import re
@@ -49,7 +50,7 @@ def build_model(
         LoweringError: an op that ONNX cannot express; names the op, module path and source line.
     """
     if isinstance(captured, Captured):
-        model = _translated(captured.exported).clone()
+        model = _cloned(_translated(captured.exported))
         _keep_only_module_paths(model)
     else:
         model = ir.load(captured.file)
@@ -63,6 +64,14 @@ def build_model(
     model.producer_name, model.producer_version = "edge-sdk", None
     model.doc_string = model.graph.doc_string = None
     return model
+
+
+def _cloned(model: ir.Model) -> ir.Model:
+    """A model to write into. `ir.Model.clone` shares the type objects, and a dtype is set inside them."""
+    clone = model.clone()
+    for value in _values(clone.graph):
+        value.type = copy.copy(value.type)
+    return clone
 
 
 @lru_cache(maxsize=1)
