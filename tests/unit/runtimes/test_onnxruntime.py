@@ -10,12 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import tiny_programs as tiny
 from sdk_runtimes.errors import ArgumentError, DeviceError, SessionError, UnknownChoiceError
+from sdk_runtimes.isolated import IsolatedProgram
 from sdk_runtimes.opening import OpenOptions
 from sdk_runtimes.sessions import onnxruntime as backend
+from sdk_runtimes.specs import ProgramSpec, TensorSpec
 
 
 def config(settings: onnxruntime.SessionOptions, key: str) -> str:
@@ -142,7 +144,9 @@ def fake_library(engine: FakeEngine | Exception, *available: str) -> ModuleType:
         ExecutionMode=onnxruntime.ExecutionMode,
     )
 
-    def create(_model: object, _settings: object, providers: list[Any]) -> FakeEngine:
+    def create(
+        _model: object, _settings: object, providers: list[Any], disabled_optimizers: list[str]
+    ) -> FakeEngine:
         library.asked.append(providers)
         if isinstance(engine, Exception):
             raise engine
@@ -262,3 +266,32 @@ def test_a_file_with_other_outputs_is_refused(tmp_path: Path) -> None:
     program.write(tmp_path)
     with pytest.raises(SessionError, match="has 2 outputs, the manifest names 1"):
         backend.open_session(spec, tmp_path, "onnxruntime:cpu", OpenOptions())
+
+
+def test_an_fp16_graph_that_crashes_onnxruntime_loads(tmp_path: Path) -> None:
+    """Cast to fp16, Transpose, MatMul of rank 3: the NCHWc pass of ONNX Runtime 1.31 dies over it."""
+    weight = numpy_helper.from_array(np.ones((4, 3), np.float16), "w")
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+        helper.make_node("Transpose", ["h"], ["t"], perm=[1, 0, 2]),
+        helper.make_node("MatMul", ["t", "w"], ["m"]),
+        helper.make_node("Cast", ["m"], ["y"], to=TensorProto.FLOAT),
+    ]
+    borders = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [2, 5, 4]), ("y", [5, 2, 3]))
+    ]
+    graph = helper.make_graph(nodes, "g", borders[:1], borders[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    spec = ProgramSpec(
+        "m",
+        "onnx",
+        "fp16",
+        (TensorSpec("x", "float32", (2, 5, 4)),),
+        (TensorSpec("y", "float32", (5, 2, 3)),),
+        ("m.onnx",),
+    )
+    # In a process of its own: without the guard it would take the test run down.
+    with IsolatedProgram(spec, tmp_path, "onnxruntime:cpu") as program:
+        np.testing.assert_array_equal(program.run({"x": np.ones((2, 5, 4), np.float32)})["y"], 4.0)
