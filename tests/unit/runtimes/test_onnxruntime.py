@@ -144,9 +144,7 @@ def fake_library(engine: FakeEngine | Exception, *available: str) -> ModuleType:
         ExecutionMode=onnxruntime.ExecutionMode,
     )
 
-    def create(
-        _model: object, _settings: object, providers: list[Any], disabled_optimizers: list[str]
-    ) -> FakeEngine:
+    def create(_model: object, _settings: object, providers: list[Any], **_more: object) -> FakeEngine:
         library.asked.append(providers)
         if isinstance(engine, Exception):
             raise engine
