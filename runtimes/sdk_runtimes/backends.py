@@ -42,9 +42,9 @@ class _SessionModule(Protocol):
     @property
     def NAME(self) -> str: ...  # noqa: N802 - constants of a module
     @property
-    def TARGETS(self) -> tuple[str, ...]: ...  # noqa: N802
+    def TARGETS(self) -> tuple[str, ...]: ...  # noqa: N802 - likewise
     @property
-    def UNITS(self) -> Mapping[str, str]: ...  # noqa: N802
+    def UNITS(self) -> Mapping[str, str]: ...  # noqa: N802 - likewise
     def devices(self) -> tuple[Device, ...]: ...
     def open_session(
         self, spec: ProgramSpec, folder: Path, device: str, options: OpenOptions, /

@@ -60,7 +60,7 @@ def group_norm(
     del cudnn_enabled
     grouped = x.reshape(x.shape[0], num_groups, -1)
     # coremltools reads these by position
-    normed: Tensor = aten.instance_norm(grouped, None, None, None, None, True, 0.0, eps, False)  # noqa: FBT003
+    normed: Tensor = aten.instance_norm(grouped, None, None, None, None, True, 0.0, eps, False)  # noqa: FBT003 - aten takes these by position
     normed = normed.reshape(x.shape)
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
     if weight is not None:
