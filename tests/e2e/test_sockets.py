@@ -21,6 +21,17 @@ def hook(event, args):
         started.append((event, repr(args)[:200]))  # a child could do it for us
 sys.addaudithook(hook)
 
+def internet():
+    # By inode, from the kernel's tables: libc asks a local daemon for names through another family.
+    inodes = set()
+    for table in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6"):
+        try:
+            with open(f"/proc/self/net/{table}") as file:
+                inodes.update(line.split()[9] for line in file.readlines()[1:])
+        except OSError:
+            continue
+    return inodes
+
 def sockets():
     found = set()
     for fd in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
@@ -29,8 +40,8 @@ def sockets():
         except OSError:
             continue  # closed meanwhile
         if link.startswith("socket:"):
-            found.add(link)
-    return found
+            found.add(link[len("socket:["):-1])
+    return found & internet() if found else found
 
 held, before, stop = set(), sockets(), threading.Event()
 def look():
@@ -116,6 +127,9 @@ def test_the_kernel_sees_no_socket_either(tmp_path):
     "code",
     [
         "import subprocess\nsubprocess.run(['true'])\n",
+        # native code, which Python's audit does not see: a UDP socket to this machine, held for a while
+        "import ctypes, time\nlibc = ctypes.CDLL(None)\nfd = libc.socket(2, 2, 0)\n"
+        "libc.connect(fd, (ctypes.c_ubyte * 16)(2, 0, 0, 9, 127, 0, 0, 1), 16)\ntime.sleep(0.2)\n",
         "import socket\nsocket.socket().close()\n",
         "import socket\ntry:\n    socket.getaddrinfo('localhost', 80)\nexcept OSError:\n    pass\n",
     ],
