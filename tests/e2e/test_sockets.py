@@ -128,8 +128,10 @@ def test_the_kernel_sees_no_socket_either(tmp_path):
     [
         "import subprocess\nsubprocess.run(['true'])\n",
         # native code, which Python's audit does not see: a UDP socket to this machine, held for a while
-        "import ctypes, time\nlibc = ctypes.CDLL(None)\nfd = libc.socket(2, 2, 0)\n"
-        "libc.connect(fd, (ctypes.c_ubyte * 16)(2, 0, 0, 9, 127, 0, 0, 1), 16)\ntime.sleep(0.2)\n",
+        (
+            "import ctypes, time\nlibc = ctypes.CDLL(None)\nfd = libc.socket(2, 2, 0)\n"
+            "libc.connect(fd, (ctypes.c_ubyte * 16)(2, 0, 0, 9, 127, 0, 0, 1), 16)\ntime.sleep(0.2)\n"
+        ),
         "import socket\nsocket.socket().close()\n",
         "import socket\ntry:\n    socket.getaddrinfo('localhost', 80)\nexcept OSError:\n    pass\n",
     ],
