@@ -8,6 +8,7 @@ SdkError
 ├── TraceError              torch.export could not trace the model
 ├── LoweringError           an op or precision that a target cannot express
 ├── WeightsError            weights that hold NaN or Inf
+├── PruningError            a model that cannot be pruned as asked; it was left as it was
 ├── QualityError            the gate: the shipped bytes do not compute what the model computes
 ├── OutputExistsError       `out` is already there (also FileExistsError)
 ├── WriteError              the bundle could not be written (disk full, permissions); nothing was left behind
@@ -84,6 +85,10 @@ class LoweringError(SdkError):
 
 class WeightsError(SdkError):
     """Weights that hold NaN or Inf; names the tensors."""
+
+
+class PruningError(SdkError):
+    """A model that cannot be pruned as asked; it was left as it was."""
 
 
 class QualityError(SdkError):
