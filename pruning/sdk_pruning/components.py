@@ -16,7 +16,7 @@ class Consumer:
     Attributes:
         name: of its weight, for messages.
         weight: W, float64 (m, N).
-        second: E[u uᵀ], float64 (N, N); the covariance where the layer's bias or the batch norm after it takes
+        second: E[u uᵀ], float64 (N, N); the covariance where the bias or the batch norm after it takes
             the mean up.
         columns: unit -> the columns of W that read it, int64 (n_i,); empty where this layer does not read it.
             Columns of no unit always stay, and help to compensate.
