@@ -1,0 +1,60 @@
+"""What a compensator returns, and the solve that all of them share."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sdk_pruning.fidelity import RIDGE
+
+_STRONGER = tuple(10.0**power for power in range(9))
+"""Factors on the ridge until the matrix is positive definite."""
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """Weights for the columns that stay.
+
+    Attributes:
+        weight: float64 (m, columns kept).
+        bias_shift: to be added to the bias, float64 (m,).
+        ridge: that was used, relative to the mean diagonal of the moment of what stays.
+    """
+
+    weight: Tensor
+    bias_shift: Tensor
+    ridge: float
+
+
+def towards(target: Tensor, second: Tensor, start: Tensor, ridge: float) -> tuple[Tensor, float]:
+    """The W' that minimises tr(W' S W'ᵀ) − 2 tr(T W'ᵀ) + λ‖W' − W₀‖², that is (T + λW₀)(S + λI)⁻¹.
+
+    Args:
+        target: T, (m, n).
+        second: S, positive semi-definite (n, n).
+        start: W₀, where a strong ridge leads to; (m, n).
+        ridge: λ relative to the mean diagonal of S. Where S is not positive definite with it, ten times as
+            much until it is; a moment without any energy leaves W₀.
+
+    Returns:
+        W', and the relative ridge that was used.
+    """
+    size = len(second)
+    scale = float(second.diagonal().mean()) if size else 0.0
+    if not scale > 0:
+        return start.clone(), ridge
+    eye = torch.eye(size, dtype=second.dtype)
+    for factor in _STRONGER:
+        used = ridge * factor or (0.0 if factor == 1 else RIDGE * factor)
+        lam = used * scale
+        root, failed = torch.linalg.cholesky_ex(second + lam * eye)
+        if not failed:
+            # Solved for the difference: what the kept weights explain already is not computed twice.
+            change = torch.cholesky_solve((target - start @ second).T, root).T
+            return start + change, used
+    return start.clone(), ridge
+
+
+def mean_shift(weight: Tensor, kept_weight: Tensor, mean_dense: Tensor, mean_kept: Tensor) -> Tensor:
+    """W μ_u − W' μ_v: what the mean of the output lacks, (m,)."""
+    return weight @ mean_dense - kept_weight @ mean_kept
