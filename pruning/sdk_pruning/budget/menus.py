@@ -1,0 +1,118 @@
+"""What a group can be cut to, and what each width costs in error."""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sdk_pruning.components import Curve
+from sdk_pruning.layers import Widths
+from sdk_runtimes.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Menu:
+    """The legal widths of one group.
+
+    Attributes:
+        name: of the group.
+        widths: units kept, ascending; the last is the full width.
+        errors: expected error at each width; the sum over groups is what an allocation minimises.
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    errors: tuple[float, ...]
+
+    @property
+    def units(self) -> int:
+        """The full width."""
+        return self.widths[-1]
+
+    def error(self, width: int) -> float:
+        """Expected error at a legal width."""
+        return self.errors[bisect_left(self.widths, width)]
+
+    def nearest(self, wanted: float) -> int:
+        """The legal width that is nearest; of two equally near the larger."""
+        return min(reversed(self.widths), key=lambda width: abs(width - wanted))
+
+
+def legal_widths(units: int, step: int, *, least: int = 0) -> tuple[int, ...]:
+    """Multiples of the step and the full width, ascending.
+
+    Args:
+        units: the full width.
+        step: see `rounding.unit_step`; a group of fewer units than that has its full width only.
+        least: no width below this one.
+    """
+    return (*(width for width in range(step, units, step) if width >= least), units)
+
+
+def menu_of(name: str, units: int, step: int, curve: Curve | None = None, *, least: int = 0) -> Menu:
+    """The menu of a group whose selector gave a curve; without one, all errors are 0 (uniform plans).
+
+    Args:
+        name: of the group.
+        units: how many it has.
+        step: in units; a multiple of the curve's `round_units`.
+        curve: of the group.
+        least: no width below this one, for callers that keep a minimum.
+
+    Raises:
+        ArgumentError: a step that the curve has no rounds for.
+    """
+    widths = legal_widths(units, step, least=least)
+    if curve is None:
+        return Menu(name, widths, (0.0,) * len(widths))
+    if step % curve.round_units:
+        raise ArgumentError(
+            f"step {step} of group {name!r} is no multiple of {curve.round_units}",
+            why="so many units leave in one round",
+            fix="unit_step(…, rows=round_units)",
+        )
+    rounds = {width: (units - width) // curve.round_units for width in widths}
+    known = [width for width in widths if rounds[width] < len(curve.error)]
+    return Menu(name, tuple(known), tuple(curve.error[rounds[width]] for width in known))
+
+
+def measured_menu(menu: Menu, measured: Mapping[int, float]) -> Menu:
+    """The same widths with errors that were measured at some of them.
+
+    Between two measured widths the error is interpolated linearly; what lies below the narrowest measured one
+    is left out. A width is never said to be worse than a narrower one: noise would invite plans that cut for
+    the sake of cutting.
+
+    Args:
+        menu: the legal widths.
+        measured: width -> end-to-end error with this group alone cut to it. The full width counts as 0.
+    """
+    points = sorted({**measured, menu.units: 0.0}.items())
+    widths = tuple(width for width in menu.widths if width >= points[0][0])
+    errors = [_between(points, width) for width in widths]
+    for index in range(len(errors) - 2, -1, -1):
+        errors[index] = max(errors[index], errors[index + 1])
+    return Menu(menu.name, widths, tuple(errors))
+
+
+def _between(points: Sequence[tuple[int, float]], width: int) -> float:
+    index = bisect_left(points, (width, float("-inf")))
+    right_width, right = points[index]
+    if right_width == width:
+        return right
+    left_width, left = points[index - 1]
+    return left + (right - left) * (width - left_width) / (right_width - left_width)
+
+
+def total_error(menus: Sequence[Menu], widths: Widths) -> float:
+    """Sum of the expected errors of all groups."""
+    return sum(menu.error(widths[menu.name]) for menu in menus)
+
+
+def full_widths(menus: Sequence[Menu]) -> dict[str, int]:
+    """Nothing pruned."""
+    return {menu.name: menu.units for menu in menus}
+
+
+def smallest_widths(menus: Sequence[Menu]) -> dict[str, int]:
+    """As much pruned as the menus allow."""
+    return {menu.name: menu.widths[0] for menu in menus}
