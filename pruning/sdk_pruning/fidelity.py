@@ -26,9 +26,15 @@ def regularised(second: Tensor, ridge: float = RIDGE) -> Tensor:
 
 
 def energy(consumer: Consumer) -> float:
-    """E‖y‖² = tr(W S Wᵀ), of the regularised moment."""
-    weight = consumer.weight
-    return float(torch.sum(weight @ regularised(consumer.second) * weight))
+    """E‖y‖² = tr(W S Wᵀ), of the regularised moment; 0 where features or weights are all dead."""
+    weight, second = consumer.weight, consumer.second
+    ridge = RIDGE * second.diagonal().mean() * weight.square().sum()
+    return float(torch.sum(weight @ second * weight) + ridge) if alive(consumer) else 0.0
+
+
+def alive(consumer: Consumer) -> bool:
+    """Whether the layer computes anything from these features."""
+    return bool(consumer.second.diagonal().mean() > 0) and bool(consumer.weight.any())
 
 
 def similarity(weight_row: Tensor, second: Tensor, blocks: Sequence[Tensor]) -> Tensor:
@@ -147,8 +153,8 @@ def curve(consumers: Sequence[Consumer], order: Sequence[int], rows: Rows) -> Cu
 
 
 def _losses(consumer: Consumer, order: Sequence[int]) -> Tensor | None:
-    """What each unit adds to the relative error as it leaves, (units,) in the order; None without energy."""
-    if energy(consumer) <= 0:
+    """What each unit adds to the relative error as it leaves, (units,) in the order; None of a dead layer."""
+    if not alive(consumer):
         return None
     leaving = [consumer.columns[unit] for unit in reversed(order)]
     owned = torch.cat(leaving) if leaving else torch.empty(0, dtype=torch.int64)
