@@ -92,7 +92,7 @@ def subset_fidelity(consumer: Consumer, kept: Sequence[int]) -> float:
     second = regularised(consumer.second)
     weight = consumer.weight[:, removed]
     lost = torch.sum(weight @ unexplained(second, removed, rest) * weight)
-    return 1.0 - float(lost) / total
+    return max(1.0 - float(lost) / total, 0.0)
 
 
 def other_columns(count: int, columns: Tensor) -> Tensor:
