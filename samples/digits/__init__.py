@@ -1,0 +1,1 @@
+"""Small networks that learn handwritten digits in seconds: what compression is tried on."""
