@@ -58,12 +58,16 @@ def mixed(weight: Tensor, mixture: Mixing, axis: int) -> Tensor:
     return product.movedim(-1, axis)
 
 
-def mixed_bias_shift(weight: Tensor, mixture: Mixing, axis: int, outputs: int) -> Tensor:
+def mixed_bias_shift(weight: Tensor, mixture: Mixing, axis: int) -> Tensor:
     """What a constant input of `shift` adds to every output, summed over taps: (outputs,).
 
-    Exact where all taps read inside the input: borders that are padded with zeros get as much as the rest,
-    and a transposed convolution with a stride gets the taps of all its phases (divide by the phases for the
-    mean).
+    Exact where all taps read inside the input; borders that are padded with zeros get as much as the rest. A
+    transposed convolution with a stride spreads its taps over stride² phases: divide by that for the mean.
+
+    Args:
+        weight: (outputs, inputs, *taps) with axis 1, or (inputs, outputs, *taps) with axis 0.
+        mixture: of its input channels.
+        axis: of the input channels.
     """
     taps: Tensor = torch.tensordot(weight, mixture.shift, dims=([axis], [0]))
-    return taps.movedim(outputs, 0).flatten(1).sum(1)
+    return taps.flatten(1).sum(1)

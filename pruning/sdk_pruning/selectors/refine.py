@@ -87,9 +87,9 @@ def _within_rows(change: Tensor, inside: list[int], outside: list[int], rows: Ro
 class _View:
     """One consumer, seen from kept units K and removed units R.
 
-    P = S_KK⁻¹, A = P S_KR, W the compensated weights, D and B the moments of what K leaves of u_R: with itself
-    and with the lost output. With e_j what the others of K leave of u_j, E e_j e_jᵀ = P_jj⁻¹; without unit j,
-    what is left of u_i grows by A_jiᵀ e_j and the lost output by W_jᵀ e_j.
+    P = S_KK⁻¹, A = P S_KR, W the compensated weights, D and B the moments of what K leaves of u_R, with
+    itself and with the lost output. e_j is what the others of K leave of u_j, with E e_j e_jᵀ = P_jj⁻¹:
+    without j, what is left of u_i grows by A_jiᵀ e_j and the lost output by W_jᵀ e_j.
     """
 
     def __init__(self, part: Blocked, kept: Tensor, removed: Tensor) -> None:

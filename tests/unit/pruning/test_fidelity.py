@@ -115,7 +115,7 @@ def test_a_component_that_is_dead_has_no_fidelity():
 
 
 def test_over_all_outputs_it_is_the_papers_fidelity_weighted_by_energy():
-    """With one column a unit and no zero weight, scalars reach for every output what least squares reaches."""
+    """With one column a unit and no zero weight, scalars reach what least squares reaches."""
     layer = consumer(6, 1, 5, 3)
     second = regularised(layer.second)
     blocks = [torch.cat([columns]) for columns in layer.columns]
