@@ -1,4 +1,4 @@
-"""A residual CNN, a vision transformer and a MobileNet-like network: images [B, 1, 8, 8] to [B, 10] logits."""
+"""A residual CNN, a vision transformer, a MobileNet-like network: images [B, 1, 8, 8], logits [B, 10]."""
 
 from collections.abc import Callable
 from typing import TypeVar
