@@ -175,7 +175,8 @@ def _copied(model: object) -> nn.Module:
             why="layers of an nn.Module are edited",
             fix="pass the eager nn.Module",
         )
-    broken = [name for name, value in model.state_dict().items() if not torch.isfinite(value).all()]
+    tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if broken:
         raise WeightsError(
             f"{len(broken)} tensors hold NaN or Inf: {broken[:5]}",

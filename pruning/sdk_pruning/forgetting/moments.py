@@ -13,6 +13,7 @@ from sdk_runtimes.errors import PruningError
 
 CHUNK = 128  # samples of one forward pass
 _MOST_VALUES = 1 << 24  # patches held at once, 128 MB in float64
+_MOST_COLUMNS = 1 << 14  # of one layer: its second moment takes 2 GiB then
 _SAME = 1e-2  # relative; bf16 rounds at 4e-3, a layer that computes something else is off by far more
 
 
@@ -45,6 +46,12 @@ class _Sums:
 
     def __init__(self, layer: EditableLayer) -> None:
         groups, _, columns = layer.matrix().shape
+        if columns > _MOST_COLUMNS:
+            raise PruningError(
+                f"layer {layer.name!r} reads {columns} values at a time",
+                why=f"their second moment takes {columns**2 * 8 / 2**30:.1f} GiB; the most is {_MOST_COLUMNS}",
+                fix="pass layers=[...] without it",
+            )
         device = layer.module.weight.device
         self.layer = layer
         self.count = 0
@@ -78,7 +85,7 @@ def capture_moments(model: nn.Module, layers: Sequence[EditableLayer], inputs: T
         Layer name -> moments.
 
     Raises:
-        PruningError: a layer that does not compute W u + b of the patches it reads.
+        PruningError: a layer that does not compute W u + b of the patches it reads, or reads too many values.
     """
     sums = [_Sums(layer) for layer in layers]
     device = device_of(model)
