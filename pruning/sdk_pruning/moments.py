@@ -33,13 +33,19 @@ class Moments:
     cross: Tensor
     halves: "tuple[Moments, ...]" = ()
 
-    def pruned_second(self, *, centred: bool) -> Tensor:
-        """E[v vᵀ], or the covariance of v: (N, N)."""
-        return self.pruned - torch.outer(self.mean_pruned, self.mean_pruned) if centred else self.pruned
+    def pruned_second(self, *, centred: bool, columns: Tensor | None = None) -> Tensor:
+        """E[v vᵀ], or the covariance of v, of some columns or all: (n, n)."""
+        second, mean = self.pruned, self.mean_pruned
+        if columns is not None:
+            second, mean = second[columns][:, columns], mean[columns]
+        return second - torch.outer(mean, mean) if centred else second
 
-    def cross_second(self, *, centred: bool) -> Tensor:
-        """E[u vᵀ], or the covariance of u with v: (N, N)."""
-        return self.cross - torch.outer(self.mean_dense, self.mean_pruned) if centred else self.cross
+    def cross_second(self, *, centred: bool, columns: Tensor | None = None) -> Tensor:
+        """E[u vᵀ], or the covariance of u with v, of some columns of v or all: (N, n)."""
+        second, mean = self.cross, self.mean_pruned
+        if columns is not None:
+            second, mean = second[:, columns], mean[columns]
+        return second - torch.outer(self.mean_dense, mean) if centred else second
 
 
 class MomentSums:

@@ -7,6 +7,9 @@ from sdk_pruning.compensators.compensated import Compensated, mean_shift
 from sdk_pruning.fidelity import RIDGE
 from sdk_pruning.moments import Moments
 
+_OUTPUTS = 16
+"""Outputs whose similarity matrices are made at once."""
+
 
 def delta(
     weight: Tensor, kept_columns: Tensor, moments: Moments, *, centred: bool, taps: int = 1
@@ -23,9 +26,11 @@ def delta(
         taps: columns of one input channel.
     """
     start = weight[:, kept_columns]
-    target = weight @ moments.cross_second(centred=centred)[:, kept_columns]
-    second = moments.pruned_second(centred=centred)[kept_columns][:, kept_columns]
-    scales = torch.stack([_scales(*row, second, taps) for row in zip(start, target, strict=True)])
+    target = weight @ moments.cross_second(centred=centred, columns=kept_columns)
+    second = moments.pruned_second(centred=centred, columns=kept_columns)
+    scales = torch.cat(
+        [_scales(rows, aims, second, taps) for rows, aims in zip(_parts(start), _parts(target), strict=True)]
+    )
     result = start * scales.repeat_interleave(taps, dim=1)
     shift = torch.zeros(len(weight), dtype=weight.dtype)
     if centred:
@@ -33,16 +38,19 @@ def delta(
     return Compensated(result, shift, RIDGE)
 
 
-def _scales(row: Tensor, target: Tensor, second: Tensor, taps: int) -> Tensor:
-    """δ of one output channel, (channels kept,)."""
-    channels = len(row) // taps
-    products = (row[:, None] * second * row).reshape(channels, taps, channels, taps)
-    q = products.sum((1, 3))
-    ones = torch.ones(channels, dtype=row.dtype)
-    scale = q.diagonal().mean()
-    if not channels or not scale > 0:
-        return ones
-    lack = (row * target).reshape(channels, taps).sum(1) - q.sum(1)
-    q.diagonal().add_(RIDGE * scale)
-    change: Tensor = torch.linalg.solve(q, lack)
-    return ones + change
+def _parts(rows: Tensor) -> list[Tensor]:
+    return [rows[first : first + _OUTPUTS] for first in range(0, len(rows), _OUTPUTS)]
+
+
+def _scales(rows: Tensor, target: Tensor, second: Tensor, taps: int) -> Tensor:
+    """δ of some outputs, (outputs, channels kept); 1 for an output that reads nothing."""
+    outputs, columns = rows.shape
+    channels = columns // taps
+    shares = rows.view(outputs, channels, taps)
+    half = shares.transpose(0, 1) @ second.view(channels, taps, columns)
+    q = (half.view(channels, outputs, channels, taps) * shares).sum(3).transpose(0, 1)
+    lack = (rows * target).view(outputs, channels, taps).sum(2) - q.sum(2)
+    scale = q.diagonal(dim1=1, dim2=2).sum(1) / max(channels, 1)
+    ridge = torch.where(scale > 0, RIDGE * scale, 1.0)
+    change: Tensor = torch.linalg.solve(q + ridge[:, None, None] * torch.eye(channels, dtype=q.dtype), lack)
+    return 1 + change

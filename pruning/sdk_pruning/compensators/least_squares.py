@@ -15,6 +15,8 @@ from sdk_pruning.moments import Moments
 
 CANDIDATES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridges, relative to the mean diagonal, among which the two halves of the samples decide."""
+_SKETCH = 64
+"""Outputs that judge a ridge."""
 
 
 def least_squares(
@@ -55,40 +57,53 @@ def best_ridge(weight: Tensor, kept_columns: Tensor, moments: Moments, *, centre
     if len(moments.halves) != 2:
         return RIDGE
     first, second = moments.halves
+    probe = _sketch(weight)
     risks = [
-        sum(
-            _risk(
-                weight,
-                kept_columns,
-                judge,
-                _solve(weight, kept_columns, fit, centred=centred, ridge=2 * ridge),
-            )
-            for fit, judge in ((first, second), (second, first))
+        sum(both)
+        for both in zip(
+            _risks(probe, kept_columns, first, second, centred=centred),
+            _risks(probe, kept_columns, second, first, centred=centred),
+            strict=True,
         )
-        for ridge in CANDIDATES
     ]
     return CANDIDATES[min(range(len(risks)), key=risks.__getitem__)]
 
 
 def _solve(weight: Tensor, kept: Tensor, moments: Moments, *, centred: bool, ridge: float) -> Compensated:
-    start = weight[:, kept]
-    target = weight @ moments.cross_second(centred=centred)[:, kept]
-    second = moments.pruned_second(centred=centred)[kept][:, kept]
-    result, used = towards(target, second, start, ridge)
-    shift = torch.zeros(len(weight), dtype=weight.dtype)
-    if centred:
-        shift = mean_shift(weight, result, moments.mean_dense, moments.mean_pruned[kept])
-    return Compensated(result, shift, used)
+    second = moments.pruned_second(centred=centred, columns=kept)
+    target = weight @ moments.cross_second(centred=centred, columns=kept)
+    result, used = towards(target, second, weight[:, kept], ridge)
+    return Compensated(result, _shift(weight, result, kept, moments, centred=centred), used)
 
 
-def _risk(weight: Tensor, kept: Tensor, judge: Moments, fitted: Compensated) -> float:
-    """E‖W u − W' v_C − b‖² on other samples, less what does not depend on W' and b.
+def _shift(weight: Tensor, result: Tensor, kept: Tensor, moments: Moments, *, centred: bool) -> Tensor:
+    if not centred:
+        return torch.zeros(len(weight), dtype=weight.dtype)
+    return mean_shift(weight, result, moments.mean_dense, moments.mean_pruned[kept])
+
+
+def _risks(weight: Tensor, kept: Tensor, fit: Moments, judge: Moments, *, centred: bool) -> list[float]:
+    """E‖W u − W' v_C − b‖² on other samples for every candidate, less what does not depend on W' and b.
 
     With the output's mean error e = W μ_u − W' μ_v − b it is tr(W' V W'ᵀ) − 2 tr(W X W'ᵀ) + ‖e‖², V and X the
     covariances.
     """
-    result = fitted.weight
-    quadratic = torch.sum(result @ judge.pruned_second(centred=True)[kept][:, kept] * result)
-    linear = torch.sum(weight @ judge.cross_second(centred=True)[:, kept] * result)
-    off = mean_shift(weight, result, judge.mean_dense, judge.mean_pruned[kept]) - fitted.bias_shift
-    return float(quadratic - 2 * linear + off.square().sum())
+    second = fit.pruned_second(centred=centred, columns=kept)
+    target = weight @ fit.cross_second(centred=centred, columns=kept)
+    quadratic = judge.pruned_second(centred=True, columns=kept)
+    linear = weight @ judge.cross_second(centred=True, columns=kept)
+    risks = []
+    for ridge in CANDIDATES:
+        result, _ = towards(target, second, weight[:, kept], 2 * ridge)
+        bias = _shift(weight, result, kept, fit, centred=centred)
+        off = mean_shift(weight, result, judge.mean_dense, judge.mean_pruned[kept]) - bias
+        risks.append(float(torch.sum((result @ quadratic - 2 * linear) * result) + off.square().sum()))
+    return risks
+
+
+def _sketch(weight: Tensor) -> Tensor:
+    """At most `_SKETCH` random combinations of outputs; W' is linear in W, so that they say what all say."""
+    if len(weight) <= _SKETCH:
+        return weight
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(_SKETCH, len(weight), generator=generator, dtype=weight.dtype) @ weight

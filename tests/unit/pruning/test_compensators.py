@@ -203,24 +203,43 @@ def test_with_fewer_samples_than_columns_it_still_helps_on_others(samples):
     assert sum(ours) < sum(fixed)
 
 
+def judged_by_data(u, v, weight, kept, ridge):
+    """Squared error on one half of a fit on the other, and in turn."""
+    half = len(u) // 2
+    total = 0.0
+    for fitted, judged in ((slice(None, half), slice(half, None)), (slice(half, None), slice(None, half))):
+        sums = MomentSums(halves=False)
+        sums.add(u[fitted], v[fitted])
+        got = least_squares(weight, kept, sums.finish(), centred=True, ridge=2 * ridge)
+        off = u[judged] @ weight.T - v[judged][:, kept] @ got.weight.T - got.bias_shift
+        total += float(off.square().sum())
+    return total
+
+
 def test_the_ridge_is_the_one_that_serves_the_other_half_best():
-    for seed in range(4):
-        u, v = pair(40, 16, seed)
+    chosen = set()
+    for seed in range(60):
+        u, v = pair(4 + 2 * seed, 16, seed)
         weight, kept = weights(3, 16, seed), torch.arange(0, 16, 2)
         sums = MomentSums()
         sums.add(u, v)
-        found = sums.finish()
-        risks = []
-        for ridge in CANDIDATES:
-            risk = 0.0
-            for fitted, judged in ((slice(None, 20), slice(20, None)), (slice(20, None), slice(None, 20))):
-                half = MomentSums(halves=False)
-                half.add(u[fitted], v[fitted])
-                got = least_squares(weight, kept, half.finish(), centred=True, ridge=2 * ridge)
-                off = u[judged] @ weight.T - v[judged][:, kept] @ got.weight.T - got.bias_shift
-                risk += float(off.square().sum())
-            risks.append(risk)
-        assert best_ridge(weight, kept, found, centred=True) == CANDIDATES[risks.index(min(risks))]
+        risks = [judged_by_data(u, v, weight, kept, ridge) for ridge in CANDIDATES]
+        best = best_ridge(weight, kept, sums.finish(), centred=True)
+        assert best == CANDIDATES[risks.index(min(risks))]
+        chosen.add(best)
+    assert len(chosen) >= 4
+
+
+def test_many_outputs_are_judged_by_a_few_of_their_combinations():
+    """The error of the ridge that the sketch chooses is next to that of the best one."""
+    for seed in range(5):
+        u, v = pair(40, 24, seed)
+        weight, kept = weights(300, 24, seed), torch.arange(0, 24, 2)
+        sums = MomentSums()
+        sums.add(u, v)
+        risks = {ridge: judged_by_data(u, v, weight, kept, ridge) for ridge in CANDIDATES}
+        assert risks[best_ridge(weight, kept, sums.finish(), centred=True)] < 1.05 * min(risks.values())
+        assert max(risks.values()) > 1.2 * min(risks.values())
 
 
 def test_many_samples_need_next_to_no_ridge_and_few_need_much():
