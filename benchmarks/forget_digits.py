@@ -1,12 +1,12 @@
 """Question: is a class that was forgotten without training gone, or only not named any more?
 
 The residual CNN on scikit-learn's digits, trained here; one class at a time is forgotten. Edits are computed
-from half of the 1200 training images; everything is measured on the 597 test images, which no method has seen.
+from half of the 1200 training images; everything is measured on the 597 test images, which no method sees.
 
 Sides: the one-line logit mask; ridge at two strengths, and on more layers; ModHiFi-U (fidelity) at several
 shares of kernels and at the share it chooses. Columns, forget / retain accuracy: after the edit; after batch
-norms were re-estimated on retained training images alone; of a linear probe, trained on all training images, on
-what the classifier reads.
+norms were re-estimated on retained training images alone; of a linear probe, trained on all training images,
+on what the classifier reads.
 
 Floor: the logit mask. It does perfectly on forget and retain accuracy at no cost, so only the other columns
 could set a method apart. A low probe recall counts only where the probe still finds the retained classes.

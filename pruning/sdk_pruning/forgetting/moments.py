@@ -49,7 +49,7 @@ class _Sums:
         if columns > _MOST_COLUMNS:
             raise PruningError(
                 f"layer {layer.name!r} reads {columns} values at a time",
-                why=f"their second moment takes {columns**2 * 8 / 2**30:.1f} GiB; the most is {_MOST_COLUMNS}",
+                why=f"their second moment is {columns**2 * 8 / 2**30:.1f} GiB; the most is {_MOST_COLUMNS}",
                 fix="pass layers=[...] without it",
             )
         device = layer.module.weight.device
