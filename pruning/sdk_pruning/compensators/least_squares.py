@@ -48,8 +48,8 @@ def best_ridge(weight: Tensor, kept_columns: Tensor, moments: Moments, *, centre
     """Two-fold cross-validation from moments alone: one half fits, the other half judges, and in turn.
 
     Half as many samples are twice as noisy, so what is tried on a half as 2λ is λ for all. Samples of one
-    image are alike: halves that are whole images judge honestly, where generalised cross-validation, which takes
-    samples for independent, trusts too much (measured; with few images it was worse than the usual ridge).
+    image are alike: halves that are whole images judge honestly, where generalised cross-validation, which
+    takes samples for independent, trusts too much (with few images it was worse than the usual ridge).
 
     Returns:
         The relative ridge; the usual one where the moments have no halves.
