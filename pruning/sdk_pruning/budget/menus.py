@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sdk_pruning.budget.rounding import least_units, unit_step
 from sdk_pruning.components import Curve
 from sdk_pruning.layers import Widths
 from sdk_runtimes.errors import ArgumentError
@@ -73,6 +74,23 @@ def menu_of(name: str, units: int, step: int, curve: Curve | None = None, *, lea
     rounds = {width: (units - width) // curve.round_units for width in widths}
     known = [width for width in widths if rounds[width] < len(curve.error)]
     return Menu(name, tuple(known), tuple(curve.error[rounds[width]] for width in known))
+
+
+def group_menu(
+    name: str, units: int, round_to: int, *, curve: Curve | None = None, channels: int = 1, rows: int = 1
+) -> Menu:
+    """The menu of a group on a device: `menu_of` with the step and the least width of `rounding`.
+
+    Args:
+        name: of the group.
+        units: how many it has.
+        round_to: see `rounding.resolve_round_to`.
+        curve: of the group, if a selector made one.
+        channels: that one unit brings.
+        rows: every one of so many rows keeps as many units as the others.
+    """
+    step = unit_step(units, round_to, channels=channels, rows=rows)
+    return menu_of(name, units, step, curve, least=least_units(units, round_to, channels=channels))
 
 
 def measured_menu(menu: Menu, measured: Mapping[int, float]) -> Menu:

@@ -3,7 +3,9 @@
 Blocked layouts hold channels in blocks of one vector register, and a block that is not full costs as much as
 a full one. Measured with ONNX Runtime 1.31 on AVX512, 1 thread: a 3 × 3 convolution of 64 channels at 28 × 28
 takes 0.265 ms for every output width from 18 to 32 and 0.38 ms from 34 to 48; a depthwise one takes 0.018 ms
-at 20 and 0.035 ms at 18, because widths that are no multiple of 4 leave the blocked layout.
+at 20 and 0.035 ms at 18, because widths that are no multiple of 4 leave the blocked layout. So does an input
+of less than one block: a 1 × 1 convolution at 112 × 112 takes 0.50 ms from 16 to 96 channels and 0.63 ms from
+12 to 64.
 """
 
 import math
@@ -72,6 +74,18 @@ def resolve_round_to(round_to: int | str, device: str = "cpu") -> int:
             fix="round_to='auto', round_to=8, or round_to=1 for no rounding",
         )
     return round_to
+
+
+def least_units(units: int, round_to: int, *, channels: int = 1) -> int:
+    """No group that is wider than a block gets narrower than one: that would be slower.
+
+    Args:
+        units: how many the group has.
+        round_to: channels of a block.
+        channels: that one unit brings.
+    """
+    block = -(-round_to // channels)
+    return block if units > block else 1
 
 
 def unit_step(units: int, round_to: int, *, channels: int = 1, rows: int = 1) -> int:
