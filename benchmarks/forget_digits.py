@@ -31,8 +31,7 @@ from rich.table import Table
 from torch import nn
 
 from samples.digits.data import Digits, load_digits
-from samples.digits.networks import digits_cnn
-from samples.digits.training import train
+from samples.digits.training import trained
 from sdk.forgetting import forget
 from sdk_pruning.forgetting.assessment import assess, recalled_by_batch_norm
 from sdk_pruning.forgetting.labelled import Halves, Labelled, split_by_class
@@ -82,7 +81,7 @@ def main(seeds: int, classes: Sequence[int], threads: int) -> dict[str, object]:
     digits = load_digits()
     rows: dict[str, list[Row]] = {side: [] for side in (DENSE, MASK, *SIDES)}
     for seed in range(seeds):
-        network = train(digits_cnn(seed=seed), digits, seed=seed)
+        network = trained("cnn", digits, seed=seed)
         for label in classes:
             for side, row in _sides(network, digits, label, seed).items():
                 rows[side].append(row)
