@@ -157,7 +157,7 @@ def latency_meter(
     device: str = "auto",
     precision: str = "fp32",
     threads: int | None = None,
-    runs: int = 40,
+    runs: int = 80,
 ) -> Iterator[LatencyMeter]:
     """Opens a meter for one network and its pruned forms.
 
@@ -175,7 +175,7 @@ def latency_meter(
         SdkError: what `sdk.export` and `sdk.load` raise.
     """
     if runs < 1:
-        raise ArgumentError(f"runs is {runs}", why="there must be something to measure", fix="runs=40")
+        raise ArgumentError(f"runs is {runs}", why="there must be something to measure", fix="runs=80")
     how = _How(target, precision, device, threads, runs, sample_inputs)
     with _opened(dense, how, device) as (session, feeds):
         yield LatencyMeter(session, feeds, how)

@@ -24,7 +24,8 @@ Timer = Callable[[Sequence[tuple[nn.Module, Tensor]]], Sequence[float]]
 Floats = npt.NDArray[np.float64]
 
 SHARES = (0.25, 0.5, 1.0)
-"""Widths at which a layer is measured, on either axis."""
+"""Widths at which a layer is measured, on either axis. With a fourth, 0.75, predictions of EfficientNet-Lite0
+were no better (2 % off in the mean); with 0.25 and 1 alone 9 %."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,9 @@ def measure_table(
 def fitted(table: LatencyTable, measured: Sequence[tuple[Widths, float]]) -> LatencyTable:
     """The table with factor and constant fitted to whole networks, in relative least squares.
 
-    From one network only the factor is fitted; neither may be negative.
+    The constant is fitted only where one network's layers take twice as long as another's: from networks that
+    are near to each other noise makes most of it. (EfficientNet-Lite0 on ONNX Runtime, 8 plans: factor alone
+    2 % off in the mean and 5 % at most; a constant of 0.5 ms from dense and 0.6 of it, 5 % and 15 %.)
 
     Args:
         table: measured layers.
@@ -135,7 +138,7 @@ def fitted(table: LatencyTable, measured: Sequence[tuple[Widths, float]]) -> Lat
     plain = replace(table, scale=1.0, rest_ms=0.0).costs()
     sums = np.array([plain.total(widths) for widths, _ in measured])
     ms = np.array([each for _, each in measured])
-    if len(measured) > 1 and np.ptp(sums) > 0.01 * sums.max():
+    if sums.min() < 0.5 * sums.max():
         (scale, rest), *_ = np.linalg.lstsq(
             np.stack([sums / ms, 1 / ms], axis=1), np.ones(len(ms)), rcond=None
         )
