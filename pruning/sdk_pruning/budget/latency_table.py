@@ -8,7 +8,6 @@ constant.
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
@@ -199,8 +198,3 @@ def _rising(rows: Floats) -> Floats:
     up = np.maximum.accumulate(rows, axis=1)
     down = np.minimum.accumulate(rows[:, ::-1], axis=1)[:, ::-1]
     return (up + down) / 2
-
-
-def mean_error(table: LatencyTable, measured: Sequence[tuple[Widths, float]]) -> float:
-    """Mean relative deviation of the predictions from measured networks."""
-    return fmean(abs(table.predict_ms(widths) / ms - 1) for widths, ms in measured)
