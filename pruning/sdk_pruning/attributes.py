@@ -1,0 +1,129 @@
+"""Numbers that modules keep beside their weights: they must follow when the weights shrink."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+Sizes = Mapping[str, int]
+
+_HEADS = (
+    "heads", "n_head", "n_heads", "nhead", "nheads", "num_attention_heads", "num_head", "num_heads",
+    "num_q_heads", "n_local_heads", "local_heads", "num_query_heads",
+    "kv_heads", "n_kv_head", "n_kv_heads", "num_key_value_heads", "num_kv_heads", "n_local_kv_heads",
+)  # fmt: skip
+_DIMS = (
+    "attention_head_size", "d_head", "d_k", "d_kv", "d_v", "dim_head", "dim_per_head", "head_dim", "head_size",
+    "head_width", "key_dim", "value_dim", "v_head_dim", "qk_head_dim",
+)  # fmt: skip
+_INNER = (
+    "all_head_size", "attn_dim", "attention_dim", "inner_dim", "inner_size", "inner_kv_dim", "kv_dim", "kv_size",
+    "q_dim", "q_size", "qkv_dim",
+)  # fmt: skip
+_WIDTHS = (
+    "embed_dim", "hidden_size", "hidden_dim", "dim", "d_model", "n_embd", "width", "channels", "embed_size",
+    "num_channels", "in_channels", "out_channels", "c", "n_state", "model_dim", "embedding_dim",
+)  # fmt: skip
+
+ADAPTERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "heads": (_HEADS, (*_HEADS, *_INNER), (*_HEADS, *_INNER, *_WIDTHS)),
+    "dims": ((*_DIMS,), (*_DIMS, *_INNER), (*_DIMS, *_INNER, *_WIDTHS), ()),
+    "values": ((*_DIMS,), (*_DIMS, *_INNER), (*_DIMS, *_INNER, *_WIDTHS), ()),
+}
+"""role -> attributes that shrink with it, the likeliest set first. Which one a module needs is found by running
+it: pruned and masked network must agree."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One attribute that follows.
+
+    Attributes:
+        module: path of the module.
+        attribute: its name.
+        value: the new number.
+    """
+
+    module: str
+    attribute: str
+    value: int
+
+
+def shrunk(model: nn.Module, module: str, names: tuple[str, ...], kept: int, units: int) -> list[Change]:
+    """The attributes of a module that shrink when `kept` of `units` stay."""
+    owner = model.get_submodule(module)
+    changes = []
+    for name in names:
+        value = vars(owner).get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value % units == 0 and value > 0:
+            changes.append(Change(module, name, value // units * kept))
+    return changes
+
+
+def apply_changes_(model: nn.Module, changes: list[Change]) -> None:
+    """Sets attributes in place."""
+    for change in changes:
+        setattr(model.get_submodule(change.module), change.attribute, change.value)
+
+
+def follow_weights_(module: nn.Module, groups: int | None) -> None:
+    """Sets the sizes that a layer of torch keeps beside its weights, from the weights, in place.
+
+    Args:
+        module: that owns the changed tensors.
+        groups: how many groups it has now, None where it has none.
+    """
+    for kind, follow in _LAYERS.items():
+        if isinstance(module, kind):
+            follow(module, groups)
+            return
+
+
+def _linear(module: nn.Module, _groups: int | None) -> None:
+    module.out_features, module.in_features = module.weight.shape  # type: ignore[misc,assignment]  # two sizes
+
+
+def _convolution(module: nn.Module, groups: int | None) -> None:
+    weight = module.weight
+    module.groups = groups or module.groups
+    module.out_channels = weight.shape[0]  # type: ignore[union-attr,assignment]  # a weight is a tensor
+    module.in_channels = weight.shape[1] * module.groups  # type: ignore[union-attr,assignment,operator]  # likewise
+
+
+def _transposed(module: nn.Module, groups: int | None) -> None:
+    weight = module.weight
+    module.groups = groups or module.groups
+    module.in_channels = weight.shape[0]  # type: ignore[union-attr,assignment]  # a weight is a tensor
+    module.out_channels = weight.shape[1] * module.groups  # type: ignore[union-attr,assignment,operator]  # likewise
+
+
+def _batch_norm(module: nn.Module, _groups: int | None) -> None:
+    module.num_features = next(tensor.shape[0] for tensor in module.state_dict().values() if tensor.ndim)
+
+
+def _group_norm(module: nn.Module, groups: int | None) -> None:
+    module.num_groups = groups or module.num_groups
+    module.num_channels = module.weight.shape[0]  # type: ignore[union-attr,assignment]  # a weight is a tensor
+
+
+def _embedding(module: nn.Module, _groups: int | None) -> None:
+    module.embedding_dim = module.weight.shape[1]  # type: ignore[union-attr,assignment]  # a weight is a tensor
+
+
+def _prelu(module: nn.Module, _groups: int | None) -> None:
+    module.num_parameters = module.weight.shape[0]  # type: ignore[union-attr,assignment]  # a weight is a tensor
+
+
+_LAYERS: Mapping[type[nn.Module], Callable[[nn.Module, int | None], None]] = {
+    nn.Linear: _linear,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.Conv3d: _convolution,
+    nn.ConvTranspose1d: _transposed,
+    nn.ConvTranspose2d: _transposed,
+    nn.ConvTranspose3d: _transposed,
+    nn.modules.batchnorm._NormBase: _batch_norm,
+    nn.GroupNorm: _group_norm,
+    nn.Embedding: _embedding,
+    nn.PReLU: _prelu,
+}

@@ -1,0 +1,43 @@
+"""Statistics of batch norms, estimated anew on what the pruned network computes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def matched_statistics(
+    running_mean: Tensor, running_var: Tensor, dense: Sequence[Tensor], pruned: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Running statistics for the pruned network.
+
+    The calibration data are few and the running statistics come from all training data, so these are kept and
+    changed by as much as pruning changes the statistics of the same samples: μ + (μ_p − μ_d), σ² · σ_p² / σ_d².
+    Sampling noise is the same on both sides and drops out.
+
+    Args:
+        running_mean: (C,), of the dense network.
+        running_var: (C,), likewise.
+        dense: inputs of the norm in the dense network, batches of (B, C, …).
+        pruned: the same in the pruned network.
+    """
+    mean_dense, var_dense = statistics_of(dense)
+    mean_pruned, var_pruned = statistics_of(pruned)
+    floor = 1e-12 + 1e-6 * float(var_dense.mean())
+    ratio = (var_pruned + floor) / (var_dense + floor)
+    mean = running_mean.double() + mean_pruned - mean_dense
+    return mean.to(running_mean.dtype), (running_var.double() * ratio).to(running_var.dtype)
+
+
+def statistics_of(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of every channel (axis 1) over all batches, float64."""
+    count = 0
+    total = square = torch.zeros((), dtype=torch.float64)
+    shift = batches[0].double().transpose(0, 1).flatten(1).mean(1)
+    for batch in batches:
+        rows = batch.double().transpose(0, 1).flatten(1) - shift[:, None]
+        count += rows.shape[1]
+        total = total + rows.sum(1)
+        square = square + rows.square().sum(1)
+    mean = total / count
+    return shift + mean, (square / count - mean.square()).clamp_min(0)

@@ -1,0 +1,1 @@
+"""How ties pass through operations, one family of operations a file."""
