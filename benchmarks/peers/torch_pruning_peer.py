@@ -2,8 +2,8 @@
 
 `BasePruner` in one step, the classifier ignored, `GroupMagnitudeImportance(p=2)` or another criterion that
 needs no gradient. Of the README's settings only `round_to=8` is left out: it serves speed, removes more than
-asked for, and would make the peer's error worse. Three scopes rank channels: `uniform` (the default: each group
-for itself), `global` (all groups together), `isomorphic` (groups of one structure together; ECCV 2024).
+asked for, and would make the peer's error worse. Three scopes rank channels: `uniform` (the default: each
+group for itself), `global` (all groups together), `isomorphic` (groups of one structure together; ECCV 2024).
 
 Batch norm statistics are not part of the tool: `reestimate_norms_` is offered to it as an extra row.
 """
