@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from sdk import errors
     from sdk.benching import bench
     from sdk.exporting import export
+    from sdk.forgetting import forget
     from sdk.inspecting import inspect
+    from sdk.pruning import prune, prune_
     from sdk_export.gate import Gate
     from sdk_runtimes.bundle import Bundle
     from sdk_runtimes.devices import devices
@@ -42,8 +44,11 @@ __all__ = [
     "devices",
     "errors",
     "export",
+    "forget",
     "inspect",
     "load",
+    "prune",
+    "prune_",
     "verify",
 ]
 
@@ -60,8 +65,11 @@ _HOMES = {
     "devices": "sdk_runtimes.devices",
     "errors": "sdk.errors",
     "export": "sdk.exporting",
+    "forget": "sdk.forgetting",
     "inspect": "sdk.inspecting",
     "load": "sdk_runtimes.loading",
+    "prune": "sdk.pruning",
+    "prune_": "sdk.pruning",
     "verify": "sdk_runtimes.verifying",
 }
 

@@ -70,6 +70,12 @@ class LatencyMeter:
             "dense"
         ].best_ms
 
+    @property
+    def label(self) -> str:
+        """Target and device, such as "onnx on onnxruntime:cpu, threads=1"."""
+        threads = f", threads={self._how.threads}" if self._how.threads else ""
+        return f"{self._how.target} on {self.device}{threads}"
+
     def networks(
         self, networks: Mapping[str, "nn.Module"], *, progress: Progress | None = None
     ) -> dict[str, Latency]:
@@ -146,6 +152,7 @@ class _How:
     threads: int | None
     runs: int
     sample_inputs: Any
+    sample_kwargs: Mapping[str, Any] | None
 
 
 @contextmanager
@@ -153,6 +160,7 @@ def latency_meter(
     dense: "nn.Module",
     sample_inputs: Any,
     *,
+    sample_kwargs: Mapping[str, Any] | None = None,
     target: str = "onnx",
     device: str = "auto",
     precision: str = "fp32",
@@ -164,6 +172,7 @@ def latency_meter(
     Args:
         dense: the network before pruning; not changed.
         sample_inputs: as `sdk.export` takes them; latencies are those at these sizes.
+        sample_kwargs: keyword arguments beside them.
         target: the format that will ship.
         device: as `sdk.load` takes it; where the dense network runs, everything is measured.
         precision: of the programs.
@@ -176,7 +185,7 @@ def latency_meter(
     """
     if runs < 1:
         raise ArgumentError(f"runs is {runs}", why="there must be something to measure", fix="runs=80")
-    how = _How(target, precision, device, threads, runs, sample_inputs)
+    how = _How(target, precision, device, threads, runs, sample_inputs, sample_kwargs)
     with _opened(dense, how, device) as (session, feeds):
         yield LatencyMeter(session, feeds, how)
 
@@ -187,7 +196,9 @@ def _opened(network: "nn.Module", how: _How, device: str) -> Iterator[tuple[Sess
     from sdk_export.capture import capture
 
     with tempfile.TemporaryDirectory(prefix="edge-sdk-latency-") as scratch:
-        captured = capture(network, name="network", sample_inputs=how.sample_inputs)
+        captured = capture(
+            network, name="network", sample_inputs=how.sample_inputs, sample_kwargs=how.sample_kwargs
+        )
         bundle = _bundle(captured, how, Path(scratch) / "network.bundle")
         with load(bundle, device, target=how.target, threads=how.threads, replay=False) as session:
             yield session, captured.samples

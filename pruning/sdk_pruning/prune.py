@@ -29,8 +29,8 @@ from sdk_runtimes.errors import PruningError
 SAMPLES = 256
 
 Progress = Callable[[str, int, int], None]
-OpenMeter = Callable[[nn.Module, Any], AbstractContextManager[Meter]]
-"""(dense network, sample inputs) -> what times networks on the target."""
+OpenMeter = Callable[[nn.Module, Any], AbstractContextManager[Meter | None]]
+"""(dense network, sample inputs) -> what times networks on the target; None where it cannot and need not."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from sdk.cli.bench_command import bench
 from sdk.cli.cache_command import cache
 from sdk.cli.devices_command import devices
 from sdk.cli.export_command import export
+from sdk.cli.forget_command import forget
 from sdk.cli.inspect_command import inspect
+from sdk.cli.prune_command import prune
 from sdk.cli.run_command import run
 from sdk.cli.verify_command import verify
 
@@ -21,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (export, verify, inspect, run, bench, devices):
+for command in (export, prune, forget, verify, inspect, run, bench, devices):
     app.command()(command)
 app.add_typer(cache, name="cache")
 
