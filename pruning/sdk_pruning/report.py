@@ -76,32 +76,66 @@ class PruneReport:
         return self.latency_ms[0] / self.latency_ms[1] if self.latency_ms else None
 
     def __str__(self) -> str:
-        lines = [
-            _line("FLOPs", *self.flops, 1e6, "MFLOP"),
-            _line("parameters", *self.parameters, 1e6, "M"),
-        ]
-        if self.latency_ms:
-            lines.append(_line(f"latency, {self.target}", *self.latency_ms, 1.0, "ms"))
-        lines.append(
-            f"{'relative output error':<28}{self.relative_error:.4f}  ({self.held_out} held-out samples)"
-        )
-        if self.agreement is not None:
-            lines.append(f"{'top-1 agreement':<28}{self.agreement:.1%}")
-        lines.append(f"{'allocation':<28}{self.allocation}")
-        width = max((len(group.name) for group in self.groups), default=0) + 2
-        lines += ["", f"{'group':<{width}}{'units':>6}{'kept':>6}{'error':>9}"]
-        lines += [
-            f"{group.name:<{width}}{group.units:>6}{group.kept:>6}{group.error:>9.4f}"
-            for group in self.groups
-        ]
-        lines += ["", *(f"kept {name}: {why}" for name, why in self.kept.items())]
-        lines += [f"warning: {text}" for text in self.warnings]
-        return "\n".join(lines).rstrip()
+        parts = [_figures(self), _judged(self), _groups(self.groups), _kept(self.kept)]
+        parts.append([f"warning: {text}" for text in self.warnings])
+        return "\n\n".join("\n".join(part) for part in parts if part)
 
 
-def _line(what: str, before: float, after: float, unit: float, name: str) -> str:
-    share = after / before if before else 1.0
-    return f"{what:<28}{before / unit:.4g} -> {after / unit:.4g} {name}  ({share:.1%} left)"
+def _figures(report: PruneReport) -> list[str]:
+    rows = [
+        ("FLOPs", *(_scaled(value, "FLOP") for value in report.flops), report.flops_left, ""),
+        (
+            "parameters",
+            *(_scaled(value, "") for value in report.parameters),
+            report.parameters[1] / report.parameters[0] if report.parameters[0] else 1.0,
+            "",
+        ),
+    ]
+    if report.latency_ms is not None:
+        dense, pruned = report.latency_ms
+        note = f"  {dense / pruned:.2f} × as fast, {report.target}"
+        rows.append(("latency", f"{dense:.3g} ms", f"{pruned:.3g} ms", pruned / dense, note))
+    head = f"{'':<12}{'dense':>13}{'pruned':>13}{'left':>9}"
+    return [head] + [
+        f"{what:<12}{before:>13}{after:>13}{left:>9.1%}{note}" for what, before, after, left, note in rows
+    ]
+
+
+def _judged(report: PruneReport) -> list[str]:
+    on = f"on {report.held_out} held-out samples" if report.held_out else "on the samples it was fitted to"
+    rows = [("output error", f"{report.relative_error:.4f} of the output's norm, {on}")]
+    if report.agreement is not None:
+        rows.append(("same top-1", f"{report.agreement:.1%} of them"))
+    rows += [
+        ("surgery", f"cut and masked network differ by {report.masked_difference:.1g}"),
+        ("widths", report.allocation),
+        ("took", f"{report.seconds:.0f} s, {report.samples} calibration samples"),
+    ]
+    return [f"{what:<14}{text}" for what, text in rows]
+
+
+def _groups(groups: Sequence[GroupReport]) -> list[str]:
+    """`error` is the share of energy that the layers that read a group lose."""
+    width = max((len(group.name) for group in groups), default=0) + 2
+    return [f"{'group':<{width}}{'':<9}{'units':>6}{'kept':>6}{'error':>9}"] + [
+        f"{group.name:<{width}}{group.role:<9}{group.units:>6}{group.kept:>6}{group.error:>9.4f}"
+        for group in groups
+    ]
+
+
+def _kept(kept: Mapping[str, str]) -> list[str]:
+    """One line a reason."""
+    modules: dict[str, list[str]] = {}
+    for module, why in kept.items():
+        modules.setdefault(why, []).append(module)
+    return [f"outputs kept of {', '.join(names)}: {why}" for why, names in modules.items()]
+
+
+def _scaled(value: float, unit: str) -> str:
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.4g} {prefix}{unit}"
+    return f"{value:.4g} {unit}".rstrip()
 
 
 def relative_error(dense: Sequence[Sequence[Any]], pruned: Sequence[Sequence[Any]]) -> float:
@@ -116,8 +150,9 @@ def relative_error(dense: Sequence[Sequence[Any]], pruned: Sequence[Sequence[Any
 
 
 def agreement(dense: Sequence[Sequence[Any]], pruned: Sequence[Sequence[Any]]) -> float | None:
-    """Share of samples (or tokens) with the same top-1 class, from first outputs of (B, classes) or (B, L,
-    classes); None for outputs of another form.
+    """Share of samples (or tokens) with the same top-1 class.
+
+    From first outputs of (B, classes) or (B, L, classes); None for outputs of another form.
     """
     same = count = 0
     for ours, theirs in zip(dense, pruned, strict=True):
