@@ -107,7 +107,7 @@ def prune_to_flops(
     keep: tuple[str, ...],
     guess: float | None = None,
 ) -> tuple[nn.Module, float]:
-    """Finds by bisection the ratio at which a share of the dense FLOPs is left, or a little more.
+    """Finds the ratio at which a share of the dense FLOPs is left, or a little more.
 
     Args:
         network: stays as it is.
@@ -126,21 +126,29 @@ def prune_to_flops(
     """
     peer = Peer(network, sample, calibration, keep)
     dense = flops(network, sample)
-    low, high = 0.0, 1.0  # ratios that leave too much, and too little
+    # A ratio that leaves too much and one that leaves too little, with the root of the share that each leaves:
+    # FLOPs fall about with the square of the width.
+    above, below = (0.0, 1.0), (1.0, 0.0)
     best: tuple[float, float, nn.Module] | None = None  # surplus, ratio, network
-    ratio = guess if guess is not None else 1 - share_left**0.5
-    for _ in range(_STEPS):
+    aim = (share_left + TOLERANCE / 2) ** 0.5
+    for step in range(_STEPS):
+        ratio = guess if guess is not None and step == 0 else _between(above, below, aim, halve=step % 3 == 2)
         pruned = peer.at_ratio(ratio, criterion)
-        surplus = flops(pruned, sample) / dense - share_left
-        if surplus < 0:
-            high = ratio
-        else:
-            low = ratio
-            if best is None or surplus < best[0]:
-                best = surplus, ratio, pruned
-            if surplus <= TOLERANCE:
-                break
-        ratio = (low + high) / 2
+        share = flops(pruned, sample) / dense
+        if share < share_left:
+            below = ratio, share**0.5
+            continue
+        above = ratio, share**0.5
+        if best is None or share - share_left < best[0]:
+            best = share - share_left, ratio, pruned
+        if best[0] <= TOLERANCE:
+            break
     if best is None:
         raise ValueError(f"{criterion} leaves less than {share_left:.0%} of the FLOPs at every ratio tried")
     return best[2], best[1]
+
+
+def _between(above: tuple[float, float], below: tuple[float, float], aim: float, *, halve: bool) -> float:
+    """The next ratio to try: on the line through both ends, or, so that no end stays for ever, half way."""
+    (low, most), (high, least) = above, below
+    return low + (high - low) * (0.5 if halve else (most - aim) / (most - least))
