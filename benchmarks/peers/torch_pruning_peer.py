@@ -126,7 +126,7 @@ def prune_to_flops(
     """
     peer = Peer(network, sample, calibration, keep)
     dense = flops(network, sample)
-    # A ratio that leaves too much and one that leaves too little, with the root of the share that each leaves:
+    # A ratio that leaves too much and one that leaves too little, each with the root of the share it leaves:
     # FLOPs fall about with the square of the width.
     above, below = (0.0, 1.0), (1.0, 0.0)
     best: tuple[float, float, nn.Module] | None = None  # surplus, ratio, network
