@@ -82,33 +82,27 @@ class PruneReport:
 
 
 def _figures(report: PruneReport) -> list[str]:
-    rows = [
-        ("FLOPs", *(_scaled(value, "FLOP") for value in report.flops), report.flops_left, ""),
-        (
-            "parameters",
-            *(_scaled(value, "") for value in report.parameters),
-            report.parameters[1] / report.parameters[0] if report.parameters[0] else 1.0,
-            "",
-        ),
-    ]
+    rows = [("FLOPs", *(_scaled(value, "FLOP") for value in report.flops), report.flops_left)]
+    before, after = report.parameters
+    rows.append(("parameters", _scaled(before, ""), _scaled(after, ""), after / before if before else 1.0))
     if report.latency_ms is not None:
         dense, pruned = report.latency_ms
-        note = f"  {dense / pruned:.2f} × as fast, {report.target}"
-        rows.append(("latency", f"{dense:.3g} ms", f"{pruned:.3g} ms", pruned / dense, note))
-    head = f"{'':<12}{'dense':>13}{'pruned':>13}{'left':>9}"
-    return [head] + [
-        f"{what:<12}{before:>13}{after:>13}{left:>9.1%}{note}" for what, before, after, left, note in rows
+        rows.append(("latency", f"{dense:.3g} ms", f"{pruned:.3g} ms", pruned / dense))
+    return [f"{'':<14}{'dense':>12}{'pruned':>13}{'left':>9}"] + [
+        f"{what:<14}{before:>12}{after:>13}{left:>9.1%}" for what, before, after, left in rows
     ]
 
 
 def _judged(report: PruneReport) -> list[str]:
     on = f"on {report.held_out} held-out samples" if report.held_out else "on the samples it was fitted to"
-    rows = [("output error", f"{report.relative_error:.4f} of the output's norm, {on}")]
+    rows = [("output error", f"{report.relative_error:.4f} of the outputs' norm, {on}")]
     if report.agreement is not None:
         rows.append(("same top-1", f"{report.agreement:.1%} of them"))
+    if report.speedup is not None:
+        rows.append(("measured", f"{report.speedup:.2f} × as fast, {report.target}"))
     rows += [
-        ("surgery", f"cut and masked network differ by {report.masked_difference:.1g}"),
         ("widths", report.allocation),
+        ("surgery", f"cut and masked network differ by {report.masked_difference:.1g}"),
         ("took", f"{report.seconds:.0f} s, {report.samples} calibration samples"),
     ]
     return [f"{what:<14}{text}" for what, text in rows]

@@ -120,7 +120,8 @@ def prune(
     if as_json:
         print_json(_as_dict(result, out, bundle))
     else:
-        stdout().print(f"{result.report}\n\nwritten to {out}: {', '.join(FILES)}")
+        text = f"{result.report}\n\nwritten to {out}: {', '.join(FILES)}"
+        stdout().print(text, soft_wrap=True)  # its columns are aligned, and a file gets the same lines
         if bundle is not None:
             stdout().print(str(bundle))
 
