@@ -13,6 +13,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from sdk_pruning.calls import Call
+from sdk_pruning.einsum import EinsumAsProducts
 from sdk_runtimes.errors import TraceError
 
 
@@ -78,7 +79,7 @@ def trace(model: nn.Module, call: Call) -> Traced:
 
 
 def _export(model: nn.Module, call: Call, *, batched: bool) -> ExportedProgram:
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), EinsumAsProducts():
         warnings.simplefilter("ignore")  # torch.export's, about its own internals
         return torch.export.export(
             model,

@@ -80,9 +80,15 @@ def _grouped(operation: Operation, inputs: Axis, weight: Labels, groups: int, is
     depthwise = len(rows) == 1 and len(rows[0]) == groups == operation.arguments["input"].shape[1]
     if depthwise and not (is_transposed and weight.shape[1] > 1):
         return equate(operation.ties, inputs, rows, operation.where)
-    if is_transposed or len(inputs) != 1 or len(rows) != 1:
+    if len(inputs) > 1 or len(rows) != 1:
         freeze(operation.ties, (*inputs, *rows), f"{operation.where} has groups")
         return ()
+    if is_transposed:  # the weight's rows are what is read; what is written has no slices of its own
+        inputs = equate(operation.ties, inputs, rows, operation.where)
+        rows = (operation.ties.new(operation.shape[1]),)
+    if not inputs:
+        freeze(operation.ties, rows, f"{operation.where} pairs it with an axis of fixed size")
+        return rows
     for read, written in zip(inputs[0].reshape(groups, -1), rows[0].reshape(groups, -1), strict=True):
         operation.ties.tie(read[:-1], read[1:], operation.where)
         operation.ties.tie(written[:-1], written[1:], operation.where)
@@ -107,8 +113,7 @@ def product(operation: Operation) -> Labels:
         _use(operation, "linear", names[0], len(left.shape) - 1, contracted, found, axis, bias)
     else:
         _use(operation, "product", names[0], len(left.shape) - 1, contracted)
-        if left.axis(-1) and right.axis(-2):
-            _mark(operation, contracted, DIMS)
+        _mark_attention(operation, left, right, contracted)
     batch = _batch_axes(operation, left, right)
     outputs = _with_bias(operation, right.axis(-1), bias)
     return Labels(operation.shape, (*batch, left.axis(-2), outputs))
@@ -145,9 +150,17 @@ def _batch_axes(operation: Operation, left: Labels, right: Labels) -> list[Axis]
         combined: Axis = facing[0] if facing else ()
         if len(facing) == 2:
             combined = equate(operation.ties, combined, facing[1], operation.where)
-            _mark(operation, combined, HEADS)
+        _mark(operation, combined, HEADS)
         axes.append(combined)
     return axes
+
+
+def _mark_attention(operation: Operation, left: Labels, right: Labels, contracted: Axis) -> None:
+    """q kᵀ is summed over dims; a product over positions writes what the values carry."""
+    if left.axis(-1) and right.axis(-2):
+        _mark(operation, contracted, DIMS)
+    elif not contracted:
+        _mark(operation, right.axis(-1), VALUES)
 
 
 def _mark(operation: Operation, axis: Axis, role: str) -> None:
@@ -169,6 +182,8 @@ def attention(operation: Operation) -> Labels:
     for from_end in range(-len(operation.shape), -2):
         heads = query.axis(from_end)
         for other in (key, value):
+            if other.shape[from_end] == 1:
+                continue
             facing = _repeated(other.axis(from_end), other.shape[from_end], query.shape[from_end])
             heads = equate(ties, heads, facing, where)
         if from_end == -3:
@@ -176,9 +191,10 @@ def attention(operation: Operation) -> Labels:
         axes.append(heads)
     mask = operation.arguments.get("attn_mask")
     if isinstance(mask, Labels):
-        ties.freeze(mask.atoms, f"{where} masks with it")
+        for axis in (*mask.axes[:-3], *mask.axes[-2:]):
+            freeze(ties, axis, f"{where} masks with it")
         if len(mask.shape) > 2 and mask.shape[-3] > 1:
-            freeze(ties, axes[-1], f"{where} has a mask for every head")
+            axes[-1] = equate(ties, axes[-1], mask.axes[-3], where)
     return Labels(operation.shape, (*axes, query.axis(-2), value.axis(-1)))
 
 

@@ -4,14 +4,14 @@ from sdk_pruning.axis_labels import Axis, Labels, bare, equate
 from sdk_pruning.propagation import Operation, Rule
 
 _NAMES = """
-abs acos add addcdiv addcmul alias alpha_dropout atan bitwise_and bitwise_not bitwise_or ceil celu clamp
-clamp_max clamp_min clone contiguous copy cos detach detach_copy div dropout elu eq erf exp exp2 expm1
-feature_dropout floor floor_divide fmod ge gelu gt hardshrink hardsigmoid hardswish hardtanh isinf isnan
+abs acos acosh add addcdiv addcmul alias alpha_dropout asin asinh atan atan2 atanh bernoulli bitwise_and bitwise_not bitwise_or ceil celu clamp
+clamp_max clamp_min clip clone complex conj contiguous copy cos cosh detach detach_copy div dropout elu eq erf erfc erfinv exp exp2 expm1
+feature_dropout floor floor_divide fmax fmin fmod frac ge gelu gt hardshrink hardsigmoid hardswish hardtanh heaviside hypot imag isfinite isinf isnan
 le leaky_relu lerp lift_fresh lift_fresh_copy log log10 log1p log2 log_sigmoid logical_and logical_not
-logical_or logit lt masked_fill maximum minimum mish mul nan_to_num ne neg pow reciprocal relu relu6
-remainder round rsqrt rsub selu sigmoid sign silu sin softplus softshrink softsign sqrt square sub tan tanh
+logical_or logit lt masked_fill maximum minimum mish mul nan_to_num ne neg polar positive pow rad2deg real reciprocal relu relu6
+remainder round rsqrt rsub selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink softsign sqrt square sub tan tanh
 tanhshrink threshold to to_copy _to_copy true_divide trunc type_as where xlogy zeros_like ones_like full_like
-empty_like rand_like randn_like _assert_tensor_metadata
+bfloat16 double empty_like float half int long rand_like randn_like resolve_conj rrelu _assert_tensor_metadata
 """.split()
 
 
@@ -68,6 +68,11 @@ RULES: dict[str, Rule] = {
             "scalar_tensor",
             "eye",
             "linspace",
+            "rand",
+            "randn",
+            "tril_indices",
+            "triu_indices",
+            "new_empty",
         ),
         shaped_like,
     ),

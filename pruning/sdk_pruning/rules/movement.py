@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, fx
 
 from sdk_pruning.atoms import NONE, Atoms
-from sdk_pruning.axis_labels import Axis, Labels, equate, freeze
+from sdk_pruning.axis_labels import Axis, Labels, equate, freeze, padded
 from sdk_pruning.execution import operation_name
 from sdk_pruning.propagation import Operation, Rule, bound_arguments
 
 _NAMES = """
 _unsafe_view expand expand_as flatten flip movedim permute pixel_shuffle pixel_unshuffle repeat
 repeat_interleave reshape reshape_as squeeze swapaxes swapdims t tile transpose unflatten unsqueeze view
-view_as numpy_T adjoint moveaxis broadcast_to channel_shuffle
+view_as numpy_T mT adjoint moveaxis broadcast_to channel_shuffle native_channel_shuffle rot90
 """.split()
 
 
@@ -109,7 +109,9 @@ def take(operation: Operation, labels: Labels, axis: int, taken: range) -> Label
         return Labels(shape, labels.axes)
     parts = _equal_parts(size, taken)
     if parts is None or len(tracks) > 1:
-        freeze(operation.ties, tracks, f"{operation.where} takes elements at fixed places")
+        for track in tracks:
+            counted = _counted(track, taken)
+            operation.ties.freeze(counted.tolist(), f"{operation.where} takes elements at fixed places")
         kept: Axis = tuple(track[list(taken)] for track in tracks)
     else:
         split = factors(operation, tracks[0].reshape(parts))
@@ -117,6 +119,16 @@ def take(operation: Operation, labels: Labels, axis: int, taken: range) -> Label
         operation.ties.freeze(split[1 - along].tolist(), f"{operation.where} counts its parts")
         kept = (split[along],)
     return Labels(shape, (*labels.axes[:axis], kept, *labels.axes[axis + 1 :]))
+
+
+def _counted(track: Atoms, taken: range) -> Atoms:
+    """The elements that code counts when it takes `track[start:stop]`; beyond the last one counted they may go.
+
+    Only a start from zero or an open end is counted from one side.
+    """
+    if taken.step != 1:
+        return track
+    return track[: taken.start] if taken.stop == len(track) else track[: taken.stop]
 
 
 def _equal_parts(size: int, taken: range) -> tuple[int, int] | None:
@@ -135,6 +147,8 @@ def slice_axis(operation: Operation) -> Labels:
     labels: Labels = given["self"]
     axis = given["dim"] % len(labels.shape)
     bounds = slice(given["start"], given["end"], given["step"])
+    if any(isinstance(bound, int) and bound < 0 for bound in (bounds.start, bounds.stop)):
+        freeze(operation.ties, labels.axes[axis], f"{operation.where} counts from the end")
     return take(operation, labels, axis, range(*bounds.indices(labels.shape[axis])))
 
 
@@ -151,12 +165,33 @@ def parts(operation: Operation) -> list[Labels]:
     given = operation.arguments
     labels: Labels = given["self"]
     axis = given["dim"] % len(labels.shape)
+    sizes = {result.shape[axis] for result in operation.result}
+    if len(sizes) > 1 and len(labels.axes[axis]) == 1:
+        return _stretches(labels, axis, [result.shape[axis] for result in operation.result])
     start, taken = 0, []
     for result in operation.result:
         stop = start + result.shape[axis]
         taken.append(take(operation, labels, axis, range(start, stop)))
         start = stop
     return taken
+
+
+def _stretches(labels: Labels, axis: int, sizes: list[int]) -> list[Labels]:
+    """Parts of different widths: each goes its own way, and the code must be given the new widths."""
+    track, taken = labels.axes[axis][0], []
+    for size, stop in zip(sizes, np.cumsum(sizes).tolist(), strict=True):
+        shape = (*labels.shape[:axis], size, *labels.shape[axis + 1 :])
+        taken.append(Labels(shape, labels.axes).with_axis(axis, (track[stop - size : stop],)))
+    return taken
+
+
+def glu(operation: Operation) -> Labels:
+    """The first half of an axis gated by the second."""
+    labels: Labels = operation.arguments["self"]
+    axis = operation.arguments["dim"] % len(labels.shape)
+    half = labels.shape[axis] // 2
+    value, gate = (take(operation, labels, axis, range(at, at + half)) for at in (0, half))
+    return value.with_axis(axis, equate(operation.ties, value.axes[axis], gate.axes[axis], operation.where))
 
 
 def select(operation: Operation) -> Labels:
@@ -227,8 +262,25 @@ def stack(operation: Operation) -> Labels:
     return Labels(operation.shape, (*axes[:axis], (), *axes[axis:]))
 
 
+def pad_constant(operation: Operation) -> Labels:
+    """Padding with a constant: what is added stays, whatever it is added to."""
+    labels: Labels = operation.arguments["self"]
+    if operation.arguments.get("mode", "constant") != "constant":
+        return pad(operation)
+    amounts = list(operation.arguments["pad"])
+    axes = list(labels.axes)
+    for number in range(len(amounts) // 2):
+        axis, before, after = len(axes) - 1 - number, amounts[2 * number], amounts[2 * number + 1]
+        if min(before, after) < 0:
+            freeze(operation.ties, axes[axis], f"{operation.where} crops it")
+            axes[axis] = ()
+        elif before or after:
+            axes[axis] = tuple(padded(track, before, after) for track in axes[axis])
+    return Labels(operation.shape, tuple(axes))
+
+
 def pad(operation: Operation) -> Labels:
-    """Padding of axes that are tied to nothing; a padded axis stays whole."""
+    """Padding with what is there; a padded axis stays whole."""
     labels: Labels = operation.arguments["self"]
     axes = []
     for index, axis in enumerate(labels.axes):
@@ -242,9 +294,46 @@ def pad(operation: Operation) -> Labels:
 def roll(operation: Operation) -> Labels:
     """Rolling is counted in elements: a rolled axis stays whole."""
     labels: Labels = operation.arguments["self"]
-    for dim in operation.arguments["dims"] or range(len(labels.shape)):
+    for dim in operation.arguments["dims"] or range(len(labels.shape)):  # none: it rolls over all
         freeze(operation.ties, labels.axes[dim], f"{operation.where} counts its elements")
     return labels
+
+
+def indexed(operation: Operation) -> Labels:
+    """`x[:, i]` with tensors of places: what is looked up stays whole, the other axes pass."""
+    labels: Labels = operation.arguments["self"]
+    indices = list(operation.arguments["indices"])
+    where = [axis for axis, index in enumerate(indices) if index is not None]
+    for axis in where:
+        freeze(operation.ties, labels.axes[axis], f"{operation.where} looks it up")
+        operation.ties.freeze(indices[axis].atoms, f"{operation.where} looks up by it")
+    others = [axis for axis in range(len(labels.shape)) if axis not in where]
+    new = len(operation.shape) - len(others)
+    together = where == list(range(where[0], where[-1] + 1))
+    at = where[0] if together else 0
+    axes: list[Axis] = [labels.axes[axis] for axis in others]
+    return Labels(operation.shape, (*axes[:at], *((),) * new, *axes[at:]))
+
+
+def index_select(operation: Operation) -> Labels:
+    """`x.index_select(dim, places)`."""
+    labels: Labels = operation.arguments["self"]
+    axis = operation.arguments["dim"] % len(labels.shape)
+    freeze(operation.ties, labels.axes[axis], f"{operation.where} looks it up")
+    return Labels(operation.shape, labels.with_axis(axis, ()).axes)
+
+
+def complex_of(operation: Operation) -> Labels:
+    """Pairs along the last axis become complex numbers."""
+    labels: Labels = operation.arguments["self"]
+    freeze(operation.ties, labels.axes[-1], f"{operation.where} pairs it")
+    return Labels(operation.shape, labels.axes[:-1])
+
+
+def real_of(operation: Operation) -> Labels:
+    """Complex numbers become pairs along a new last axis."""
+    labels: Labels = operation.arguments["self"]
+    return Labels(operation.shape, (*labels.axes, ()))
 
 
 def transposed(node: fx.Node) -> bool:
@@ -270,14 +359,20 @@ RULES: dict[str, Rule] = {
     "stack": stack,
     **dict.fromkeys(
         (
-            "pad",
-            "constant_pad_nd",
             "reflection_pad1d",
             "reflection_pad2d",
+            "reflection_pad3d",
             "replication_pad1d",
             "replication_pad2d",
+            "replication_pad3d",
         ),
         pad,
     ),
+    **dict.fromkeys(("pad", "constant_pad_nd"), pad_constant),
+    "glu": glu,
+    "index": indexed,
+    "index_select": index_select,
+    "view_as_complex": complex_of,
+    "view_as_real": real_of,
     "roll": roll,
 }
