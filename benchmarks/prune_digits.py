@@ -157,6 +157,7 @@ def _our_rows(setting: Setting, ratio: float, quick: bool) -> Iterator[Row]:
             selector=selector,
             compensation=how,
             round_to=1,
+            measure=False,
             seed=setting.seed,
         ).model
         yield _row(setting, ratio, f"{selector} + {how}", pruned)

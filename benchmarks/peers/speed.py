@@ -44,7 +44,8 @@ class Speed:
         """One line."""
         return (
             f"dense {self.dense_ms:.2f} ms, pruned {self.pruned_ms:.2f} ms: "
-            f"{self.dense_ms / self.pruned_ms:.2f} × at {self.flop_ratio:.2f} × the FLOPs ({self.share:.0%})"
+            f"{self.dense_ms / self.pruned_ms:.2f} × at {self.flop_ratio:.2f} × fewer FLOPs "
+            f"({self.share:.0%})"
         )
 
 
