@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sdk_pruning.budget.allocation import allocate
 from sdk_pruning.budget.choice import Candidate, choose
-from sdk_pruning.budget.costs import Costs, flops_costs
+from sdk_pruning.budget.costs import flops_costs
 from sdk_pruning.budget.menus import Menu, full_widths, group_menu, menu_of
 from sdk_pruning.budget.rounding import resolve_round_to, unit_step
 from sdk_pruning.budget.uniform import uniform_for, uniform_widths
@@ -13,7 +13,7 @@ from sdk_pruning.carrying_out import Method, Outcome, carry_out, dense_curves
 from sdk_pruning.components import Curve
 from sdk_pruning.goals import Goal
 from sdk_pruning.metering import Meter
-from sdk_pruning.sensitivity import measured_menus
+from sdk_pruning.sketch import Sketch, measured_menus
 from sdk_pruning.study import Study
 from sdk_runtimes.errors import PruningError
 
@@ -107,34 +107,20 @@ def _for_flops(
         block = 1  # what "auto" chose stands in the way of the goal
         plain = budget_menus(about, block)
         even = uniform_for(plain, costs, share * costs.total(full_widths(plain)))
-    tell("measuring groups", 0, len(plain))
-    curves = dense_curves(about, method.selector, method.seed)
-    menus = measured_menus(about, budget_menus(about, block, curves), curves, method, tell)
-    shared = allocate(menus, costs, share * costs.total(full_widths(plain)))
-    return better_of(about, method, even.widths, shared.widths, curves, tell)
+    return _allocated(about, even.widths, block, method, tell)
 
 
-def better_of(
-    about: Study,
-    method: Method,
-    even: dict[str, int],
-    shared: dict[str, int],
-    curves: Mapping[str, Curve],
-    tell: Progress,
-) -> Decided:
-    """Carries both plans out, and takes the one that errs less on the samples that judge."""
-    uniform = carry_out(about, even, method, curves=curves, progress=tell)
-    if even == shared:
-        return Decided(uniform, "uniform: the allocation came out the same")
-    allocated = carry_out(about, shared, method, curves=curves, progress=tell)
-    found = choose(
-        Candidate("allocated", shared, allocated.relative_error),
-        Candidate("uniform", even, uniform.relative_error),
-    )
-    taken = allocated if found.taken.name == "allocated" else uniform
-    return Decided(taken, f"{found.taken.name}: {found.reason}")
-
-
-def costs_of(about: Study) -> Costs:
-    """FLOPs of a studied network."""
-    return flops_costs(about.layers)
+def _allocated(about: Study, even: dict[str, int], block: int, method: Method, tell: Progress) -> Decided:
+    """Shares the FLOPs of a uniform plan out anew, and takes what promises the smaller error."""
+    tell("selecting", 0, 1)
+    dense = dense_curves(about, method.selector, method.seed)
+    sketch = Sketch(about, dense.curves, dense.fits)
+    menus = measured_menus(budget_menus(about, block, dense.curves), dense.curves, sketch, about.full, tell)
+    costs = flops_costs(about.layers)
+    target = costs.total(even)
+    start = allocate(menus, costs, target).widths
+    tell("comparing plans", 0, 1)
+    errors = sketch.error(even), sketch.error(start)
+    found = choose(Candidate("allocated", start, errors[1]), Candidate("uniform", even, errors[0]))
+    outcome = carry_out(about, found.taken.widths, method, curves=dense.curves, progress=tell)
+    return Decided(outcome, f"{found.taken.name}: {found.reason}")

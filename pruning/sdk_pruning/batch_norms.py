@@ -30,14 +30,16 @@ def matched_statistics(
 
 
 def statistics_of(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of every channel (axis 1) over all batches, float64."""
-    count = 0
-    total = square = torch.zeros((), dtype=torch.float64)
-    shift = batches[0].double().transpose(0, 1).flatten(1).mean(1)
-    for batch in batches:
-        rows = batch.double().transpose(0, 1).flatten(1) - shift[:, None]
-        count += rows.shape[1]
-        total = total + rows.sum(1)
-        square = square + rows.square().sum(1)
-    mean = total / count
-    return shift + mean, (square / count - mean.square()).clamp_min(0)
+    """Mean and variance of every channel (axis 1) over all batches, float64 (C,)."""
+    parts = [_part(batch) for batch in batches]
+    count = sum(part[0] for part in parts)
+    mean = sum((part[0] * part[1] for part in parts), torch.zeros(())) / count
+    within = sum((part[0] * part[2] for part in parts), torch.zeros(())) / count
+    between = sum((part[0] * (part[1] - mean).square() for part in parts), torch.zeros(())) / count
+    return mean, within + between
+
+
+def _part(batch: Tensor) -> tuple[int, Tensor, Tensor]:
+    axes = [axis for axis in range(batch.ndim) if axis != 1]
+    variance, mean = torch.var_mean(batch, axes, correction=0)
+    return batch.numel() // batch.shape[1], mean.double(), variance.double()

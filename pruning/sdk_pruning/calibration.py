@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,8 +41,8 @@ def read_calibration(data: object, like: Call, *, limit: int, any_batch: bool) -
     """Reads up to `limit` samples and splits them.
 
     Args:
-        data: a batch (tensor, or dict of keyword arguments), or an iterable, generator or function that gives
-            batches: tensors, tuples of positional or dicts of keyword arguments. Labels that a loader adds
+        data: a batch (tensor, array, or dict of keyword arguments), or an iterable, generator or function that gives
+            batches: tensors or arrays, tuples of positional or dicts of keyword arguments. Labels that a loader adds
             are dropped. A tuple is an iterable of batches.
         like: the sample call.
         limit: most samples.
@@ -72,7 +73,7 @@ def read_calibration(data: object, like: Call, *, limit: int, any_batch: bool) -
 
 
 def _batches(data: object, like: Call) -> Iterator[Any]:
-    if isinstance(data, Tensor | Mapping):
+    if isinstance(data, Tensor | np.ndarray | Mapping):
         return iter((data,))
     if isinstance(data, Callable):  # type: ignore[arg-type]  # an ABC that checks for __call__
         return _batches(data(), like)  # type: ignore[operator]  # it was just checked

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -66,6 +67,10 @@ def _is_tensor(leaf: object) -> bool:
     return isinstance(leaf, Tensor)
 
 
+def _as_tensor(leaf: Any) -> Any:
+    return torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
 def sample_call(sample_inputs: object, sample_kwargs: Mapping[str, Any] | None = None) -> Call:
     """Sample inputs as a call: a tensor, a tuple of positional or a dict of keyword arguments.
 
@@ -92,6 +97,7 @@ def as_call(inputs: object, like: Call) -> Call:
             loader gives beyond the arguments of the sample inputs (labels) is dropped.
         like: the sample call; its keyword arguments are kept where `inputs` has no others.
     """
+    inputs = pytree.tree_map(_as_tensor, inputs)
     if isinstance(inputs, Mapping):
         return Call((), {**like.kwargs, **inputs})
     if isinstance(inputs, Tensor):

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdk_pruning.adapting import changes_of
 from sdk_pruning.calls import Call
-from sdk_pruning.checking import changes_of, cut_copy, outputs_of, refuse_difference
+from sdk_pruning.checking import cut_copy, outputs_of, refuse_difference
 from sdk_pruning.compensation import Compensation, compensate
 from sdk_pruning.components import Consumer, Curve
 from sdk_pruning.groups import Group
@@ -19,7 +20,7 @@ from sdk_pruning.propagation import state_of
 from sdk_pruning.removal import Removed, cut, removal_of
 from sdk_pruning.report import agreement, relative_error
 from sdk_pruning.selectors.table import find_selector
-from sdk_pruning.statistics import consumers_of, dense_moments
+from sdk_pruning.statistics import Fit, consumers_of, dense_moments
 from sdk_pruning.study import Study
 
 SEQUENTIAL = "obs"
@@ -67,14 +68,28 @@ class Method:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
-def dense_curves(about: Study, selector: str, seed: int) -> dict[str, Curve]:
-    """Group -> order and errors, from the features of the dense network."""
+@dataclass(frozen=True)
+class DenseCurves:
+    """What the dense network's features say.
+
+    Attributes:
+        fits: number of use -> its moments.
+        curves: group -> order and errors.
+    """
+
+    fits: Mapping[int, Fit]
+    curves: Mapping[str, Curve]
+
+
+def dense_curves(about: Study, selector: str, seed: int) -> DenseCurves:
+    """Orders the units of every group by the features of the dense network."""
     fits = dense_moments(about.traced, about.structure, about.state, about.calibration.fit)
     rank = find_selector(selector)
-    return {
+    curves = {
         group.name: rank(consumers_of(group, about.traced, about.structure, about.state, fits), None, seed)
         for group in about.structure.groups
     }
+    return DenseCurves(fits, curves)
 
 
 def carry_out(
@@ -101,7 +116,7 @@ def carry_out(
     errors: dict[str, float] = {}
     removed: dict[str, tuple[int, ...]] = {}
     if method.selector != SEQUENTIAL:
-        for name, curve in (curves or dense_curves(about, method.selector, method.seed)).items():
+        for name, curve in (curves or dense_curves(about, method.selector, method.seed).curves).items():
             rounds = _rounds(curve, widths[name])
             removed[name], errors[name] = curve.removed(rounds), curve.error[rounds]
     rank = find_selector(method.selector)

@@ -22,14 +22,14 @@ from sdk_pruning.components import Consumer
 from sdk_pruning.compensators.mixing import mixed, mixing
 from sdk_pruning.compensators.table import Compensator, find_compensator
 from sdk_pruning.execution import Values, evaluate, last_readers, operation_name
-from sdk_pruning.features import columns_of, matrix_of, rows_of, taps_of
+from sdk_pruning.features import as_weight, columns_of, matrix_of, rows_of, taps_of
 from sdk_pruning.groups import Group, Structure
 from sdk_pruning.masking import masked
 from sdk_pruning.means import can_have_bias, norm_after, takes_mean_up
-from sdk_pruning.moments import Moments, MomentSums
+from sdk_pruning.moments import Moments
 from sdk_pruning.propagation import Use, bound_arguments
 from sdk_pruning.removal import Removed, removal_of, staying
-from sdk_pruning.statistics import SecondMoments, consumers_of, row_limit
+from sdk_pruning.statistics import SecondMoments, consumers_of, moment_sums, row_limit, rows_expected
 from sdk_pruning.tracing import Traced
 
 MAX_COLUMNS = 4608
@@ -228,7 +228,7 @@ class _Walk:
             self.result.rows[use.weight] = (moments.count, len(columns))
         full = torch.zeros_like(matrix)
         full[:, columns] = found.weight
-        self._set(use.weight, _as_weight(full, use, weight), pruned)
+        self._set(use.weight, as_weight(full, use, weight), pruned)
         return self._shift(use, found.bias_shift.to(weight.dtype), pruned)
 
     def _moments(
@@ -238,7 +238,7 @@ class _Walk:
         read = use if weight is not None else Use(use.node, "channels", use.features, use.axis, use.columns)
         columns = dense[0][use.features].shape[use.axis] * taps_of(read, weight)
         limit = row_limit(columns, len(dense))
-        sums = MomentSums()
+        sums = moment_sums(columns, rows_expected(dense[0][use.features], use.axis, len(dense), limit))
         for seed, (ours, theirs) in enumerate(zip(dense, pruned, strict=True)):
             rows = [
                 rows_of(node, read, values[use.features], weight, limit=limit, seed=seed)
@@ -292,19 +292,3 @@ class _Walk:
 
 def _spatial(node: fx.Node) -> bool:
     return operation_name(node).startswith("conv")
-
-
-def _as_weight(matrix: Tensor, use: Use, weight: Tensor) -> Tensor:
-    """The matrix (m, N) in the shape and dtype of the weight."""
-    moved = weight.movedim(use.weight_axis, 1)
-    return matrix.reshape(moved.shape).movedim(1, use.weight_axis).to(weight.dtype).contiguous()
-
-
-def output_error(ours: Sequence[Any], theirs: Sequence[Any]) -> tuple[float, float]:
-    """Squared difference and squared size of all floating outputs together."""
-    difference = size = 0.0
-    for one, other in zip(ours, theirs, strict=True):
-        if isinstance(one, Tensor) and one.is_floating_point():
-            difference += float((one.double() - other.double()).square().sum())
-            size += float(one.double().square().sum())
-    return difference, size

@@ -62,6 +62,14 @@ def matrix_of(use: Use, weight: Tensor) -> Tensor:
     return wide.movedim(use.weight_axis, 1).flatten(1)
 
 
+def as_weight(matrix: Tensor, use: Use, weight: Tensor) -> Tensor:
+    """What `matrix_of` made of a weight, in the weight's own shape and dtype again."""
+    if use.kind == "transposed_conv":
+        return matrix.T.reshape(weight.shape).to(weight.dtype).contiguous()
+    moved = weight.movedim(use.weight_axis, 1)
+    return matrix.reshape(moved.shape).movedim(1, use.weight_axis).to(weight.dtype).contiguous()
+
+
 def columns_of(positions: tuple[int, ...], taps: int) -> Tensor:
     """Positions of channels as columns, int64."""
     channels = torch.tensor(positions, dtype=torch.int64)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sdk_pruning.adapting import Adapter, adapted
 from sdk_pruning.calibration import Calibration, read_calibration
 from sdk_pruning.calls import Call, sample_call
-from sdk_pruning.checking import adapted
 from sdk_pruning.groups import Structure, find_groups, protect_, protected_tensors
 from sdk_pruning.layers import Layer
 from sdk_pruning.network_layers import network_layers
@@ -28,7 +28,7 @@ class Study:
         model: a copy in float32, on the CPU, in evaluation mode.
         traced: its graph.
         structure: its groups.
-        attributes: attention group -> numbers of its module that follow.
+        attributes: group -> what follows when its units go.
         layers: what costs something.
         call: sample inputs.
         calibration: inputs.
@@ -38,7 +38,7 @@ class Study:
     model: nn.Module
     traced: Traced
     structure: Structure
-    attributes: Mapping[str, tuple[str, ...]]
+    attributes: Mapping[str, Adapter]
     layers: tuple[Layer, ...]
     call: Call
     calibration: Calibration
