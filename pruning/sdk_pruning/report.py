@@ -109,12 +109,13 @@ def _judged(report: PruneReport) -> list[str]:
 
 
 def _groups(groups: Sequence[GroupReport]) -> list[str]:
-    """`error` is the share of energy that the layers that read a group lose."""
     width = max((len(group.name) for group in groups), default=0) + 2
-    return [f"{'group':<{width}}{'':<9}{'units':>6}{'kept':>6}{'error':>9}"] + [
+    head = f"{'group':<{width}}{'':<9}{'units':>6}{'kept':>6}{'lost':>9}"
+    rows = [
         f"{group.name:<{width}}{group.role:<9}{group.units:>6}{group.kept:>6}{group.error:>9.4f}"
         for group in groups
     ]
+    return [head, *rows, "lost: expected share of the energy of what the layers after a group compute"]
 
 
 def _kept(kept: Mapping[str, str]) -> list[str]:
