@@ -12,6 +12,13 @@ Atoms = NDArray[np.int64]
 
 NONE = -1
 
+HEADS, DIMS, VALUES = "heads", "dims", "values"
+"""What an axis of attention is: the heads, what queries and keys are multiplied over, what values carry. The
+first of them counts where one axis is several."""
+
+
+_RANK = (HEADS, DIMS, VALUES)
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -90,7 +97,7 @@ class Ties:
         """Says what an axis is: "heads", "dims"."""
         for atom in atoms.tolist():
             if atom >= 0:
-                self._roles.setdefault(atom, role)
+                self._roles[atom] = min(role, self._roles.get(atom, role), key=_RANK.index)
 
     def cover(self, elements: Atoms, factors: tuple[Atoms, ...], module: str) -> None:
         """Says that an axis is a product: see `Cover`."""
@@ -105,7 +112,11 @@ class Ties:
 
     def roles(self) -> dict[int, str]:
         """Representative -> role."""
-        return {self.root(atom): role for atom, role in self._roles.items()}
+        found: dict[int, str] = {}
+        for atom, role in self._roles.items():
+            root = self.root(atom)
+            found[root] = min(role, found.get(root, role), key=_RANK.index)
+        return found
 
     def classes(self) -> dict[int, tuple[Slot, ...]]:
         """Representative -> the slices that its class holds; empty for a class of factors only."""

@@ -1,10 +1,11 @@
 """Numbers that modules keep beside their weights: they must follow when the weights shrink."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from torch import nn
 
+from sdk_pruning.changes import Reset
+from sdk_pruning.multihead import follow_
 Sizes = Mapping[str, int]
 
 _HEADS = (
@@ -25,45 +26,25 @@ _WIDTHS = (
     "num_channels", "in_channels", "out_channels", "c", "n_state", "model_dim", "embedding_dim",
 )  # fmt: skip
 
-ADAPTERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+_OF_DIMS = ((), _DIMS, (*_DIMS, *_INNER), (*_DIMS, *_INNER, *_WIDTHS))
+NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "heads": (_HEADS, (*_HEADS, *_INNER), (*_HEADS, *_INNER, *_WIDTHS)),
-    "dims": ((*_DIMS,), (*_DIMS, *_INNER), (*_DIMS, *_INNER, *_WIDTHS), ()),
-    "values": ((*_DIMS,), (*_DIMS, *_INNER), (*_DIMS, *_INNER, *_WIDTHS), ()),
+    "dims": _OF_DIMS,
+    "values": _OF_DIMS,
 }
 """role -> attributes that shrink with it, the likeliest set first. Which one a module needs is found by running
 it: pruned and masked network must agree."""
 
 
-@dataclass(frozen=True)
-class Change:
-    """One attribute that follows.
-
-    Attributes:
-        module: path of the module.
-        attribute: its name.
-        value: the new number.
-    """
-
-    module: str
-    attribute: str
-    value: int
-
-
-def shrunk(model: nn.Module, module: str, names: tuple[str, ...], kept: int, units: int) -> list[Change]:
+def shrunk(model: nn.Module, module: str, names: tuple[str, ...], kept: int, units: int) -> list[Reset]:
     """The attributes of a module that shrink when `kept` of `units` stay."""
     owner = model.get_submodule(module)
     changes = []
     for name in names:
         value = vars(owner).get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value % units == 0 and value > 0:
-            changes.append(Change(module, name, value // units * kept))
+            changes.append(Reset(module, name, value // units * kept))
     return changes
-
-
-def apply_changes_(model: nn.Module, changes: list[Change]) -> None:
-    """Sets attributes in place."""
-    for change in changes:
-        setattr(model.get_submodule(change.module), change.attribute, change.value)
 
 
 def follow_weights_(module: nn.Module, groups: int | None) -> None:
@@ -114,6 +95,10 @@ def _prelu(module: nn.Module, _groups: int | None) -> None:
     module.num_parameters = module.weight.shape[0]  # type: ignore[union-attr,assignment]  # a weight is a tensor
 
 
+def _multihead(module: nn.Module, _groups: int | None) -> None:
+    follow_(module)
+
+
 _LAYERS: Mapping[type[nn.Module], Callable[[nn.Module, int | None], None]] = {
     nn.Linear: _linear,
     nn.Conv1d: _convolution,
@@ -126,4 +111,5 @@ _LAYERS: Mapping[type[nn.Module], Callable[[nn.Module, int | None], None]] = {
     nn.GroupNorm: _group_norm,
     nn.Embedding: _embedding,
     nn.PReLU: _prelu,
+    nn.MultiheadAttention: _multihead,
 }

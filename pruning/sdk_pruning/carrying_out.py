@@ -19,6 +19,7 @@ from sdk_pruning.plan import MARK, GroupPlan, Plan, add_bias_
 from sdk_pruning.propagation import state_of
 from sdk_pruning.removal import Removed, cut, removal_of
 from sdk_pruning.report import agreement, relative_error
+from sdk_pruning.rescaling import rescaled
 from sdk_pruning.selectors.table import find_selector
 from sdk_pruning.statistics import Fit, consumers_of, dense_moments
 from sdk_pruning.study import Study
@@ -194,12 +195,14 @@ def _load_(model: nn.Module, found: Compensation, plan: Plan, dense: Mapping[str
     with torch.no_grad():
         for name, tensor in found.state.items():
             if tensor is not dense[name]:
-                state[name].copy_(cut(tensor, plan.slices.get(name, {})))
+                smaller = cut(tensor, plan.slices.get(name, {}))
+                state[name].copy_(rescaled(name, smaller, plan.changes))
         for weight, bias in found.added_biases.items():
             layer = weight.rpartition(".")[0]
             add_bias_(model, layer)
             gone = plan.slices.get(weight, {}).get(0, ())
-            state_of(model)[f"{layer}.bias"].copy_(cut(bias, {0: gone}))
+            name = f"{layer}.bias"
+            state_of(model)[name].copy_(rescaled(name, cut(bias, {0: gone}), plan.changes))
 
 
 def as_it_came(outcome: nn.Module, original: nn.Module) -> nn.Module:

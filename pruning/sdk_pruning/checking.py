@@ -1,16 +1,16 @@
 """Holds surgery to its word: the cut network computes what the masked one computes."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sdk_pruning.attributes import ADAPTERS, Change, apply_changes_, shrunk
 from sdk_pruning.calls import Call
-from sdk_pruning.groups import Group, Structure
+from sdk_pruning.changes import Change, apply_changes_
+from sdk_pruning.groups import Structure
 from sdk_pruning.masking import masked_outputs
 from sdk_pruning.propagation import state_of
 from sdk_pruning.removal import Removal, Removed, removal_of
@@ -52,7 +52,7 @@ def cut_copy(
     """A copy of the dense model without the removed slices."""
     smaller = copy.deepcopy(model)
     cut_(smaller, removal, structure.findings.grouped)
-    apply_changes_(smaller, list(changes))
+    apply_changes_(smaller, changes)
     return smaller
 
 
@@ -76,7 +76,7 @@ def refuse_difference(
     worst = 0.0
     for call in calls:
         expected = masked_outputs(traced, structure, state_of(model), removal, call)
-        found, reason = _run(cut, call)
+        found, reason = attempt(cut, call)
         gap = difference(found, expected) if found is not None else float("inf")
         if gap > TOLERANCE:
             raise PruningError(
@@ -90,90 +90,9 @@ def refuse_difference(
     return worst
 
 
-def _run(model: nn.Module, call: Call) -> tuple[list[Any] | None, str]:
+def attempt(model: nn.Module, call: Call) -> tuple[list[Any] | None, str]:
+    """The tensors that a model returns, or None and what it raised."""
     try:
         return [item for item in outputs_of(model, call) if isinstance(item, Tensor)], ""
     except Exception as error:  # noqa: BLE001 - the user's code may raise anything; the message carries it
         return None, f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
-
-
-def adapted(
-    model: nn.Module, traced: Traced, structure: Structure, call: Call
-) -> tuple[Structure, dict[str, tuple[str, ...]]]:
-    """Tries every group with its last unit removed, and drops those whose module's code cannot follow.
-
-    Returns:
-        The structure with the groups that work, and attention group -> attributes of its module that follow.
-    """
-    names = {group.name: _variants(group)[0] for group in structure.groups}
-    if not structure.groups or _works(model, traced, structure, structure.groups, names, call) is None:
-        return structure, names
-    groups, kept = [], dict(structure.kept)
-    for group in structure.groups:
-        reason: str | None = None
-        for variant in _variants(group):
-            names[group.name] = variant
-            reason = _works(model, traced, structure, (group,), names, call)
-            if reason is None:
-                break
-        if reason is None:
-            groups.append(group)
-        else:
-            kept[group.name] = f"its code cannot follow: {reason}"
-    found = Structure(tuple(groups), kept, structure.findings, structure.owners)
-    return found, {group.name: names[group.name] for group in groups}
-
-
-def _variants(group: Group) -> tuple[tuple[str, ...], ...]:
-    return ADAPTERS.get(group.role, ((),))
-
-
-def changes_of(
-    model: nn.Module,
-    structure: Structure,
-    removed: Mapping[str, Sequence[int]],
-    names: Mapping[str, tuple[str, ...]],
-) -> list[Change]:
-    """The attributes that follow when units go."""
-    changes = []
-    for group in structure.groups:
-        gone = len(removed.get(group.name, ()))
-        if gone and names.get(group.name):
-            for module in splitting_modules(structure, group):
-                kept = len(group.units) - gone
-                changes += shrunk(model, module, names[group.name], kept, len(group.units))
-    return changes
-
-
-def splitting_modules(structure: Structure, group: Group) -> list[str]:
-    """The modules whose code splits the group's axis off, such as the attention of a group of heads."""
-    ties = structure.findings.ties
-    roots = frozenset[int]().union(*(unit.roots for unit in group.units))
-    return sorted(
-        {
-            cover.module
-            for cover in ties.covers
-            if cover.module
-            and any(not roots.isdisjoint(ties.roots(track).tolist()) for track in cover.factors)
-        }
-    )
-
-
-def _works(
-    model: nn.Module,
-    traced: Traced,
-    structure: Structure,
-    groups: Sequence[Group],
-    names: Mapping[str, tuple[str, ...]],
-    call: Call,
-) -> str | None:
-    """None if removing the last unit of each of the groups works, else what went wrong."""
-    removed = {group.name: (len(group.units) - 1,) for group in groups}
-    removal = removal_of(structure, removed)
-    expected = masked_outputs(traced, structure, state_of(model), removal, call)
-    smaller = cut_copy(model, structure, removal, changes_of(model, structure, removed, names))
-    found, reason = _run(smaller, call)
-    if found is None:
-        return reason
-    gap = difference(found, expected)
-    return None if gap <= TOLERANCE else f"the pruned network differs from the masked one by {gap:.2g}"

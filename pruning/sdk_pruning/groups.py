@@ -53,6 +53,11 @@ class Structure:
     findings: Findings
     owners: Mapping[str, nn.Module] = field(default_factory=dict)
 
+    def roots(self, removed: Mapping[str, Sequence[int]]) -> frozenset[int]:
+        """Representatives of the classes that go with the given units of groups."""
+        gone = [self.group(name).units[number] for name, numbers in removed.items() for number in numbers]
+        return frozenset[int]().union(*(unit.roots for unit in gone))
+
     def group(self, name: str) -> Group:
         """One group.
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdk_pruning.attributes import Change, apply_changes_
+from sdk_pruning.changes import Change, apply_changes_, read_change
 from sdk_pruning.propagation import state_of
 from sdk_pruning.removal import Removal
 from sdk_pruning.surgery import cut_
@@ -48,7 +48,7 @@ class Plan:
         slices: tensor -> axis -> indices that go.
         shapes: tensor -> its shape before, of every tensor that is cut.
         grouped: weight of a grouped layer -> its groups before.
-        changes: numbers that modules keep beside their weights.
+        changes: numbers that modules and their code keep, and queries and keys that are multiplied.
         added_biases: layers that get a bias.
         recipe: how it came about: selector, compensation, seed and so on.
         version: of this format.
@@ -109,7 +109,7 @@ def _read(data: Mapping[str, Any]) -> Plan:
         },
         shapes={tensor: tuple(map(int, shape)) for tensor, shape in data["shapes"].items()},
         grouped={tensor: int(count) for tensor, count in data["grouped"].items()},
-        changes=tuple(Change(**change) for change in data["changes"]),
+        changes=tuple(read_change(change) for change in data["changes"]),
         added_biases=tuple(data["added_biases"]),
         recipe=dict(data["recipe"]),
     )
@@ -154,7 +154,7 @@ def apply_plan_(model: nn.Module, plan: Plan | str | os.PathLike[str]) -> None:
     refuse_pruned(model)
     _refuse_other(model, found)
     cut_(model, Removal(found.slices), found.grouped)
-    apply_changes_(model, list(found.changes))
+    apply_changes_(model, found.changes)
     for name in found.added_biases:
         add_bias_(model, name)
     setattr(model, MARK, found)

@@ -29,7 +29,8 @@ class Use:
         columns: that axis.
         weight: name of the parameter, None for a product or a weight that the code computes.
         weight_axis: of the parameter that faces the features.
-        bias: whether the layer has one; None where it cannot be seen.
+        bias: name of its bias; None where there is none or the code computes it.
+        module: path of the module that it stands in.
     """
 
     node: str
@@ -40,6 +41,7 @@ class Use:
     weight: str | None = None
     weight_axis: int = 1
     bias: str | None = None
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,21 @@ class Unknown:
     atoms: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Counted:
+    """A number that a module without weights keeps of its channels or groups of them.
+
+    Attributes:
+        module: path of the module.
+        attribute: its name.
+        atoms: one for each that it counts.
+    """
+
+    module: str
+    attribute: str
+    atoms: Atoms
+
+
 @dataclass
 class Findings:
     """What a walk gathers."""
@@ -60,6 +77,7 @@ class Findings:
     unknown: list[Unknown] = field(default_factory=list)
     labels: dict[str, Any] = field(default_factory=dict)
     grouped: dict[str, int] = field(default_factory=dict)  # weight of a grouped layer -> its groups
+    counted: list[Counted] = field(default_factory=list)
     tables: set[str] = field(default_factory=set)  # weights of embeddings
     calls: dict[str, list[str]] = field(default_factory=dict)  # parameter -> nodes that read it
     factored: dict[tuple[bytes, tuple[int, ...]], list[Atoms]] = field(default_factory=dict)

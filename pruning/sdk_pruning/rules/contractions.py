@@ -2,12 +2,11 @@
 
 from torch import fx
 
+from sdk_pruning.atoms import DIMS, HEADS, VALUES
 from sdk_pruning.axis_labels import Axis, Labels, equate, freeze
 from sdk_pruning.propagation import Operation, Rule, Use, bound_arguments
 from sdk_pruning.rules.movement import transposed
 
-HEADS, DIMS, VALUES = "heads", "dims", "values"
-"""What an axis of attention is: the heads, what queries and keys are multiplied over, what values carry."""
 
 
 def linear(operation: Operation) -> Labels:
@@ -47,6 +46,7 @@ def _use(
             weight=weight.source if weight is not None else None,
             weight_axis=weight_axis,
             bias=bias.source if isinstance(bias, Labels) else None,
+            module=operation.module,
         )
     )
 
@@ -156,11 +156,12 @@ def _batch_axes(operation: Operation, left: Labels, right: Labels) -> list[Axis]
 
 
 def _mark_attention(operation: Operation, left: Labels, right: Labels, contracted: Axis) -> None:
-    """q kᵀ is summed over dims; a product over positions writes what the values carry."""
+    """q kᵀ is summed over dims, attention times v writes what values carry. Positions never go, whatever they
+    are marked as.
+    """
     if left.axis(-1) and right.axis(-2):
         _mark(operation, contracted, DIMS)
-    elif not contracted:
-        _mark(operation, right.axis(-1), VALUES)
+    _mark(operation, right.axis(-1), VALUES)
 
 
 def _mark(operation: Operation, axis: Axis, role: str) -> None:

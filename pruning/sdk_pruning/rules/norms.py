@@ -3,17 +3,30 @@
 import numpy as np
 
 from sdk_pruning.axis_labels import Axis, Labels, equate, freeze
-from sdk_pruning.propagation import Operation, Rule
+from sdk_pruning.propagation import Counted, Operation, Rule
+
+
+_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def per_channel(operation: Operation) -> Labels:
     """Batch and instance norm: every channel (axis 1) by itself."""
     features: Labels = operation.arguments["input"]
-    return features.with_axis(1, _with_parameters(operation, features.axis(1)))
+    channels = _with_parameters(operation, features.axis(1))
+    _count(operation, "num_features", channels, 1)
+    return features.with_axis(1, channels)
+
+
+def _count(operation: Operation, attribute: str, channels: Axis, each: int) -> None:
+    """Of a norm without tensors: nothing that is cut would tell it."""
+    bare = all(operation.arguments.get(name) is None for name in _TENSORS)
+    if bare and operation.module and len(channels) == 1:
+        counted = Counted(operation.module, attribute, channels[0][::each])
+        operation.findings.counted.append(counted)
 
 
 def _with_parameters(operation: Operation, channels: Axis) -> Axis:
-    for name in ("weight", "bias", "running_mean", "running_var"):
+    for name in _TENSORS:
         parameter = operation.arguments.get(name)
         if isinstance(parameter, Labels):
             channels = equate(operation.ties, channels, parameter.axis(0), operation.where)
@@ -43,6 +56,8 @@ def groups(operation: Operation) -> Labels:
         members = channels[0].reshape(count, -1)
         for row in members:
             operation.ties.tie(row[:-1], row[1:], operation.where)
+        _count(operation, "num_channels", channels, 1)
+        _count(operation, "num_groups", channels, len(channels[0]) // count)
     else:
         freeze(operation.ties, channels, f"{operation.where} normalises over merged axes")
     for name in ("weight", "bias"):
