@@ -87,3 +87,85 @@ def test_a_session_is_one_file_and_its_row(examples, tmp_path, monkeypatch):
             np.testing.assert_allclose(ours.run(feeds)[name], wanted, rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(clone.run(feeds)[name], wanted, rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(ours.bind(feeds).run()[name], wanted, rtol=1e-5, atol=1e-5)
+
+
+def _pruned(network, *, selector="obs", compensation="ls"):
+    import torch
+
+    import sdk
+
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randn(48, 3, 8, 8, generator=draws)
+    return sdk.prune(
+        network,
+        images,
+        sample_inputs=(images[:1],),
+        ratio=0.5,
+        round_to=1,
+        measure=False,
+        selector=selector,
+        compensation=compensation,
+    )
+
+
+def _two_convolutions():
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
+
+
+def test_a_selector_is_one_file_and_its_row(examples, monkeypatch):
+    import torch
+
+    from sdk_pruning.selectors import table
+
+    variance = examples["sdk_pruning.selectors.variance"].variance
+    monkeypatch.setattr(table, "SELECTORS", {**table.SELECTORS, "variance": variance})
+    network = _two_convolutions()
+    with torch.no_grad():
+        network[0].weight[1::2] *= 0.01  # every second channel is quiet
+        network[0].bias[1::2] *= 0.01
+    result = _pruned(network, selector="variance")
+    assert result.plan.groups["0"].kept == (0, 2, 4, 6)
+    assert result.plan.recipe["selector"] == "variance"
+
+
+def test_a_compensator_is_one_file_and_its_row(examples, monkeypatch):
+    from sdk_pruning.compensators import table
+
+    gain = examples["sdk_pruning.compensators.gain"].gain
+    monkeypatch.setattr(table, "COMPENSATORS", {**table.COMPENSATORS, "gain": gain})
+    errors = {
+        name: _pruned(_two_convolutions(), selector="l2", compensation=name).report.relative_error
+        for name in ("none", "gain", "ls")
+    }
+    assert errors["ls"] < errors["gain"] < errors["none"]
+
+
+def test_a_rule_is_one_file_and_its_row(examples, monkeypatch):
+    import torch
+    from torch import nn
+
+    from sdk_pruning.rules import table
+    from sdk_runtimes.errors import PruningError
+
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.stem, self.left, self.right = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3), nn.Conv2d(8, 4, 3)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return (self.left(x) + self.right(torch.renorm(x, 2, 1, 1.5))).flatten(1)
+
+    network = Branches()
+    with pytest.raises(PruningError, match="'renorm'"):
+        _pruned(network)
+    for name, rule in examples["sdk_pruning.rules.renorming"].RULES.items():
+        monkeypatch.setitem(table.RULES, name, rule)
+    result = _pruned(network)
+    assert result.model.stem.weight.shape[0] == 4
+    assert result.report.masked_difference < 1e-4
