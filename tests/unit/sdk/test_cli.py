@@ -87,7 +87,7 @@ def test_help_lists_every_command_and_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for command in ("export", "verify", "inspect", "run", "bench", "devices", "cache"):
+    for command in ("export", "prune", "forget", "verify", "inspect", "run", "bench", "devices", "cache"):
         assert f" {command} " in done.stdout
 
 
