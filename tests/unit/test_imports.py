@@ -41,7 +41,9 @@ def loaded(code: str, cwd: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("module", ["sdk", "sdk_runtimes", "sdk_models", "sdk_export", "sdk.cli.app"])
+@pytest.mark.parametrize(
+    "module", ["sdk", "sdk_runtimes", "sdk_models", "sdk_export", "sdk_pruning", "sdk.cli.app"]
+)
 def test_packages_load_nothing_heavy(module, tmp_path):
     assert loaded(f"import {module}", tmp_path) == []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import sdk
+import sdk_pruning
 from sdk_runtimes import errors
 
 VERBS = sorted(name for name in sdk.__all__ if inspect.isfunction(getattr(sdk, name)))
@@ -30,8 +31,18 @@ def test_every_name_lives_where_the_table_says():
         assert getattr(sdk, name) is (module if name == "errors" else getattr(module, name))
 
 
-def test_type_checkers_see_the_same_names():
-    tree = ast.parse(Path(sdk.__file__).read_text())
+def test_the_names_of_the_pruning_room_live_where_its_table_says():
+    assert sorted(sdk_pruning.__all__) == sdk_pruning.__all__
+    assert set(sdk_pruning._HOMES) == set(sdk_pruning.__all__) == set(dir(sdk_pruning))
+    for name, home in sdk_pruning._HOMES.items():
+        assert getattr(sdk_pruning, name) is getattr(importlib.import_module(home), name)
+    with pytest.raises(AttributeError, match="aply_plan"):
+        sdk_pruning.aply_plan  # noqa: B018 - the access is the test
+
+
+@pytest.mark.parametrize("package", [sdk, sdk_pruning])
+def test_type_checkers_see_the_same_names(package):
+    tree = ast.parse(Path(package.__file__).read_text())
     (checked,) = (node for node in tree.body if isinstance(node, ast.If))
     rows = {
         alias.name: f"{node.module}.{alias.name}" if alias.name == "errors" else node.module
@@ -39,7 +50,7 @@ def test_type_checkers_see_the_same_names():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert rows == sdk._HOMES
+    assert rows == package._HOMES
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -48,7 +59,9 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_the_verbs_of_this_release_are_there():
-    assert {"export", "load", "verify", "inspect", "bench", "devices"} <= set(VERBS)
+    assert {"export", "prune", "prune_", "forget", "load", "verify", "inspect", "bench", "devices"} <= set(
+        VERBS
+    )
 
 
 @pytest.mark.parametrize("name", sdk.__all__)
@@ -70,7 +83,8 @@ def test_every_verb_says_what_it_takes_and_raises(verb):
 
 def test_every_public_function_of_every_room_has_a_docstring():
     missing = []
-    for room in ("sdk", "export/sdk_export", "runtimes/sdk_runtimes", "models/sdk_models"):
+    rooms = ("sdk", "export/sdk_export", "pruning/sdk_pruning", "runtimes/sdk_runtimes", "models/sdk_models")
+    for room in rooms:
         for path in (ROOT / room).rglob("*.py"):
             tree = ast.parse(path.read_text())
             for node in tree.body:
