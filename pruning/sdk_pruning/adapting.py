@@ -18,7 +18,6 @@ from sdk_pruning.resizing import Resize
 from sdk_pruning.sizes import Place, places_of, sizes_at
 from sdk_pruning.tracing import Traced
 
-
 _ROUNDING = 2e-6
 """Of outputs in float32, relative to the largest: what is above has another cause."""
 
@@ -29,8 +28,8 @@ class Adapter:
 
     Attributes:
         names: attributes of the modules that split the group's axis.
-        rescaled: what is multiplied since the code's softmax scale follows the dims: nothing (""), queries and
-            "keys", or the "values" of the same axis as well.
+        rescaled: what is multiplied since the code's softmax scale follows the dims: nothing (""), queries
+            and "keys", or the "values" of the same axis as well.
         places: numbers in the modules' code.
     """
 
@@ -52,7 +51,8 @@ def adapted(
     narrowed = any(group.role == "dims" for group in structure.groups)
     if not structure.groups or (not narrowed and trial.gap(structure.groups, adapters)[0] <= TOLERANCE):
         return structure, adapters
-    groups, kept = [], dict(structure.kept)
+    groups: list[Group] = []
+    kept = dict(structure.kept)
     found: dict[str, Adapter] = {}
     for group in structure.groups:
         adapter, reason = _found(trial, groups, group, found)
@@ -169,7 +169,7 @@ class _Trial:
         self._model, self._traced, self._structure, self._call = model, traced, structure, call
 
     def gap(self, groups: Sequence[Group], adapters: Mapping[str, Adapter]) -> tuple[float, str]:
-        """How far the network without some units of each group is from the masked one, and why that is bad."""
+        """How far a network without some units of each group is from the masked one, and what that means."""
         removed = {group.name: _last(group) for group in groups}
         removal = removal_of(self._structure, removed)
         changes = changes_of(self._model, self._structure, removed, adapters)

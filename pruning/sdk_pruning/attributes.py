@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from sdk_pruning.changes import Reset
 from sdk_pruning.multihead import follow_
+
 Sizes = Mapping[str, int]
 
 _HEADS = (
@@ -14,12 +16,12 @@ _HEADS = (
     "kv_heads", "n_kv_head", "n_kv_heads", "num_key_value_heads", "num_kv_heads", "n_local_kv_heads",
 )  # fmt: skip
 _DIMS = (
-    "attention_head_size", "d_head", "d_k", "d_kv", "d_v", "dim_head", "dim_per_head", "head_dim", "head_size",
-    "head_width", "key_dim", "value_dim", "v_head_dim", "qk_head_dim",
+    "attention_head_size", "d_head", "d_k", "d_kv", "d_v", "dim_head", "dim_per_head", "head_dim",
+    "head_size", "head_width", "key_dim", "value_dim", "v_head_dim", "qk_head_dim",
 )  # fmt: skip
 _INNER = (
-    "all_head_size", "attn_dim", "attention_dim", "inner_dim", "inner_size", "inner_kv_dim", "kv_dim", "kv_size",
-    "q_dim", "q_size", "qkv_dim",
+    "all_head_size", "attn_dim", "attention_dim", "inner_dim", "inner_size", "inner_kv_dim", "kv_dim",
+    "kv_size", "q_dim", "q_size", "qkv_dim",
 )  # fmt: skip
 _WIDTHS = (
     "embed_dim", "hidden_size", "hidden_dim", "dim", "d_model", "n_embd", "width", "channels", "embed_size",
@@ -32,8 +34,8 @@ NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dims": _OF_DIMS,
     "values": _OF_DIMS,
 }
-"""role -> attributes that shrink with it, the likeliest set first. Which one a module needs is found by running
-it: pruned and masked network must agree."""
+"""role -> attributes that shrink with it, the likeliest set first. Which one a module needs is found by
+trying: pruned and masked network must agree."""
 
 
 def shrunk(model: nn.Module, module: str, names: tuple[str, ...], kept: int, units: int) -> list[Reset]:
@@ -61,38 +63,50 @@ def follow_weights_(module: nn.Module, groups: int | None) -> None:
 
 
 def _linear(module: nn.Module, _groups: int | None) -> None:
-    module.out_features, module.in_features = module.weight.shape  # type: ignore[misc,assignment]  # two sizes
+    _set(module, out_features=_weight(module)[0], in_features=_weight(module)[1])
 
 
 def _convolution(module: nn.Module, groups: int | None) -> None:
-    weight = module.weight
-    module.groups = groups or module.groups
-    module.out_channels = weight.shape[0]  # type: ignore[union-attr,assignment]  # a weight is a tensor
-    module.in_channels = weight.shape[1] * module.groups  # type: ignore[union-attr,assignment,operator]  # likewise
+    count = groups or _number(module.groups)
+    outputs, inputs = _weight(module)[:2]
+    _set(module, groups=count, out_channels=outputs, in_channels=inputs * count)
 
 
 def _transposed(module: nn.Module, groups: int | None) -> None:
-    weight = module.weight
-    module.groups = groups or module.groups
-    module.in_channels = weight.shape[0]  # type: ignore[union-attr,assignment]  # a weight is a tensor
-    module.out_channels = weight.shape[1] * module.groups  # type: ignore[union-attr,assignment,operator]  # likewise
+    count = groups or _number(module.groups)
+    inputs, outputs = _weight(module)[:2]
+    _set(module, groups=count, out_channels=outputs * count, in_channels=inputs)
 
 
 def _batch_norm(module: nn.Module, _groups: int | None) -> None:
-    module.num_features = next(tensor.shape[0] for tensor in module.state_dict().values() if tensor.ndim)
+    _set(module, num_features=next(one.shape[0] for one in module.state_dict().values() if one.ndim))
 
 
 def _group_norm(module: nn.Module, groups: int | None) -> None:
-    module.num_groups = groups or module.num_groups
-    module.num_channels = module.weight.shape[0]  # type: ignore[union-attr,assignment]  # a weight is a tensor
+    _set(module, num_groups=groups or _number(module.num_groups), num_channels=_weight(module)[0])
 
 
 def _embedding(module: nn.Module, _groups: int | None) -> None:
-    module.embedding_dim = module.weight.shape[1]  # type: ignore[union-attr,assignment]  # a weight is a tensor
+    _set(module, embedding_dim=_weight(module)[1])
 
 
 def _prelu(module: nn.Module, _groups: int | None) -> None:
-    module.num_parameters = module.weight.shape[0]  # type: ignore[union-attr,assignment]  # a weight is a tensor
+    _set(module, num_parameters=_weight(module)[0])
+
+
+def _set(module: nn.Module, **sizes: int) -> None:
+    for name, size in sizes.items():
+        setattr(module, name, size)
+
+
+def _weight(module: nn.Module) -> torch.Size:
+    assert isinstance(module.weight, Tensor), "the table below names layers that have a weight"
+    return module.weight.shape
+
+
+def _number(value: object) -> int:
+    assert isinstance(value, int), "torch keeps counts as numbers"
+    return value
 
 
 def _multihead(module: nn.Module, _groups: int | None) -> None:

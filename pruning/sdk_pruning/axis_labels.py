@@ -8,7 +8,7 @@ import numpy as np
 from sdk_pruning.atoms import NONE, Atoms, Ties
 
 Axis = tuple[Atoms, ...]
-"""Tracks of one axis, each (size,): an element goes when any of its tracks' atoms goes. No track: it stays."""
+"""Tracks of one axis, each (size,): an element goes when an atom of any track goes. No track: it stays."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ class Reset:
 Change = Reset | Resize | Rescale
 """Everything that a plan may say about a model beside its slices."""
 
+_KINDS: tuple[type[Reset] | type[Resize] | type[Rescale], ...] = (Reset, Resize, Rescale)
+
 
 def apply_changes_(model: nn.Module, changes: Sequence[Change]) -> None:
     """Makes changes to a model whose tensors have been cut, in place."""
@@ -44,7 +46,10 @@ def read_change(data: Mapping[str, Any]) -> Change:
     Raises:
         ValueError: there is no such change.
     """
-    for kind in (Reset, Resize, Rescale):
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+    }
+    for kind in _KINDS:
         if {field.name for field in fields(kind)} == set(data):
-            return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+            return kind(**values)
     raise ValueError(f"no change has the fields {sorted(data)}")

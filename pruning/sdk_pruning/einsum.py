@@ -28,8 +28,9 @@ class EinsumAsProducts(TorchFunctionMode):
 
 
 def as_products(equation: str, operands: list[Tensor]) -> Tensor | None:
-    """The result of an einsum, or None where it is no chain of products: a letter twice in one operand, or
-    operands that broadcast.
+    """The result of an einsum, or None where it is no chain of products.
+
+    That is: a letter stands twice in one operand, or operands broadcast.
     """
     parsed = _parsed(equation, [operand.ndim for operand in operands])
     if parsed is None:
@@ -102,8 +103,8 @@ def _pair(one: tuple[str, Tensor], other: tuple[str, Tensor], wanted: set[str]) 
     left = _ordered(letters, left, batch + rows + inner)
     if not inner:
         right = _ordered(others, right, batch + columns)
-        right = right.reshape(*right.shape[: len(batch)], *(1,) * len(rows), *right.shape[len(batch) :])
-        return batch + rows + columns, left.reshape(*left.shape, *(1,) * len(columns)) * right
+        right = right.reshape((*right.shape[: len(batch)], *(1,) * len(rows), *right.shape[len(batch) :]))
+        return batch + rows + columns, left.reshape((*left.shape, *(1,) * len(columns))) * right
     right = _ordered(others, right, batch + inner + columns)
     return batch + rows + columns, _product(left, right, len(batch), len(inner))
 
@@ -117,11 +118,11 @@ def _product(left: Tensor, right: Tensor, batch: int, inner: int) -> Tensor:
     right = _one_axis(right, batch + 1, len(columns))
     result = left @ right
     if len(columns) != 1:
-        result = result.unflatten(-1, columns) if columns else result.squeeze(-1)
-    at = result.ndim - len(columns) - 1
-    if not rows:
-        return result.squeeze(at)
-    return result.unflatten(at, rows) if batch and len(rows) > 1 else result
+        result = result.reshape((*result.shape[:-1], *columns))
+    if batch or not rows:
+        at = result.ndim - len(columns) - 1
+        result = result.reshape((*result.shape[:at], *rows, *result.shape[at + 1 :]))
+    return result
 
 
 def _one_axis(value: Tensor, start: int, count: int) -> Tensor:

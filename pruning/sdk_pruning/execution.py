@@ -23,17 +23,18 @@ def operation_name(node: fx.Node) -> str:
 
 
 def evaluate(node: fx.Node, values: Values) -> Any:
-    """Computes one node from the values before it. What it would write in place, it returns; readers of the
-    written tensor see the new one, as in eager PyTorch.
+    """Computes one node from the values before it.
+
+    What it would write in place, it returns; readers of the written tensor see the new one, as in eager
+    PyTorch.
     """
     args = fx.map_arg(node.args, lambda arg: values[arg.name])
     kwargs = fx.map_arg(node.kwargs, lambda arg: values[arg.name])
     target = node.target
     if isinstance(target, torch._ops.OpOverload) and _writes(target):
-        args = (args[0].clone(), *args[1:])
-        result = target(*args, **kwargs)
         written = node.args[0]
         assert isinstance(written, fx.Node), "an operation writes into a tensor"
+        result = target(values[written.name].clone(), *args[1:], **kwargs)
         values[written.name] = result
         return result
     assert callable(target), "call_function nodes call a function"
@@ -45,7 +46,7 @@ def _writes(target: torch._ops.OpOverload) -> bool:
 
 
 def last_readers(traced: Traced) -> Mapping[str, list[str]]:
-    """node -> values that nobody reads after it."""
+    """Node -> values that nobody reads after it."""
     last: dict[str, str] = {}
     for node in traced.graph.nodes:
         for used in node.all_input_nodes:

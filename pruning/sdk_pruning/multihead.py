@@ -2,14 +2,14 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import dropout, linear, scaled_dot_product_attention
 
 
 class PrunedMultiheadAttention(nn.MultiheadAttention):
     """Computes what `nn.MultiheadAttention` does, with all widths read off the weights.
 
-    Torch's own asks for heads that together are as wide as its input. Parameters and their names are the same.
-    `head_dim` stays that of the dense layer: the softmax scale is 1 / √head_dim.
+    Torch's own asks for heads that together are as wide as its input. Parameters and their names are the
+    same. `head_dim` stays that of the dense layer: the softmax scale is 1 / √head_dim.
     """
 
     def forward(  # the arguments are torch's
@@ -18,10 +18,10 @@ class PrunedMultiheadAttention(nn.MultiheadAttention):
         key: Tensor,
         value: Tensor,
         key_padding_mask: Tensor | None = None,
-        need_weights: bool = True,  # noqa: FBT001, FBT002 - the signature is torch's
+        need_weights: bool = True,
         attn_mask: Tensor | None = None,
-        average_attn_weights: bool = True,  # noqa: FBT001, FBT002 - the signature is torch's
-        is_causal: bool = False,  # noqa: FBT001, FBT002 - the signature is torch's
+        average_attn_weights: bool = True,
+        is_causal: bool = False,  # noqa: ARG002 - torch's hint that `attn_mask`, which must be given, is causal
     ) -> tuple[Tensor, Tensor | None]:
         """(B, L, E) where `batch_first`, else (L, B, E), or (L, E); see `nn.MultiheadAttention`."""
         single = query.ndim == 2
@@ -40,20 +40,21 @@ class PrunedMultiheadAttention(nn.MultiheadAttention):
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         """Queries, keys and values, (B, L, their width)."""
-        if self.in_proj_weight is not None:
+        packed: Tensor | None = self.in_proj_weight  # None where keys or values have a width of their own
+        if packed is not None:
             wide = self.out_proj.in_features
-            narrow = (self.in_proj_weight.shape[0] - wide) // 2
-            weights = self.in_proj_weight.split([narrow, narrow, wide])
+            narrow = (packed.shape[0] - wide) // 2
+            weights = torch.split(packed, [narrow, narrow, wide])
         else:
             weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         biases: tuple[Tensor | None, ...] = (None, None, None)
         if self.in_proj_bias is not None:
-            biases = self.in_proj_bias.split([weight.shape[0] for weight in weights])
-        return [F.linear(*each) for each in zip((query, key, value), weights, biases, strict=True)]
+            biases = torch.split(self.in_proj_bias, [weight.shape[0] for weight in weights])
+        return [linear(*each) for each in zip((query, key, value), weights, biases, strict=True)]
 
     def _split(self, features: Tensor) -> Tensor:
         """(B, H, L, D)."""
-        return features.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return features.reshape(*features.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _mask(
         self, query: Tensor, padding: Tensor | None, mask: Tensor | None, *, single: bool
@@ -63,7 +64,7 @@ class PrunedMultiheadAttention(nn.MultiheadAttention):
         if mask is not None:
             total = _additive(mask, query.dtype)
             if total.ndim == 3:  # of every sample and head; of the dense heads it would fit no more
-                total = total.unflatten(0, (query.shape[0], -1))
+                total = total.reshape(query.shape[0], -1, *total.shape[1:])
         if padding is not None:
             padding = _additive(padding, query.dtype)
             padding = padding[None, None, None] if single else padding[:, None, None]
@@ -71,14 +72,14 @@ class PrunedMultiheadAttention(nn.MultiheadAttention):
         return total
 
     def _attended(
-        self, heads: list[Tensor], mask: Tensor | None, need_weights: bool, average: bool  # noqa: FBT001 - passed on
+        self, heads: list[Tensor], mask: Tensor | None, need_weights: bool, average: bool
     ) -> tuple[Tensor, Tensor | None]:
-        scale, dropout = self.head_dim**-0.5, self.dropout if self.training else 0.0
+        scale, dropped = self.head_dim**-0.5, self.dropout if self.training else 0.0
         query, key, value = heads
         if not need_weights:
-            return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scale), None
+            return scaled_dot_product_attention(query, key, value, mask, dropped, scale=scale), None
         scores = query * scale @ key.transpose(-2, -1)
-        weights = F.dropout((scores if mask is None else scores + mask).softmax(-1), dropout)
+        weights = dropout((scores if mask is None else scores + mask).softmax(-1), dropped)
         return weights @ value, weights.mean(1) if average else weights
 
 
@@ -94,4 +95,6 @@ def follow_(module: nn.Module) -> None:
     plain = module.bias_k is None and module.bias_v is None and not module.add_zero_attn
     if plain and type(module) is nn.MultiheadAttention:
         module.__class__ = PrunedMultiheadAttention
-        module._qkv_same_embed_dim = False  # keeps encoder layers from torch's fused kernel, which wants full width
+        module._qkv_same_embed_dim = (
+            False  # keeps encoder layers from torch's fused kernel, which wants full width
+        )

@@ -79,6 +79,7 @@ class Findings:
     grouped: dict[str, int] = field(default_factory=dict)  # weight of a grouped layer -> its groups
     counted: list[Counted] = field(default_factory=list)
     tables: set[str] = field(default_factory=set)  # weights of embeddings
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)  # tensor -> all its names
     calls: dict[str, list[str]] = field(default_factory=dict)  # parameter -> nodes that read it
     factored: dict[tuple[bytes, tuple[int, ...]], list[Atoms]] = field(default_factory=dict)
 
@@ -149,6 +150,8 @@ def propagate(traced: Traced, model: nn.Module, call: Call, rules: Mapping[str, 
     state = state_of(model)
     for name, target in traced.state.items():
         findings.labels[name] = _parameter(findings.ties, target, state[target])
+        same = [name for name, tensor in state.items() if tensor is state[target]]
+        findings.aliases[target] = tuple(same)
     concrete: dict[str, Any] = {}
 
     def after(node: fx.Node, result: Any) -> Any:

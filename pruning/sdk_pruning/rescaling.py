@@ -1,8 +1,8 @@
 """Queries and keys that keep their products when the code's softmax scale follows the dims.
 
 F.scaled_dot_product_attention divides by √D. With D' of D dims left the scores would grow by √(D / D'), so
-queries and keys are each multiplied by (D' / D)^¼. Where one axis holds queries, keys and values, the values are
-multiplied as well, and the layer that reads them divides by as much.
+queries and keys are each multiplied by (D' / D)^¼. Where one axis holds queries, keys and values, the values
+are multiplied as well, and the layer that reads them divides by as much.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
-"""Sizes that a module's code writes out, in `x.view(B, N, C)` and the like: they must follow when weights shrink.
+"""Sizes that a module's code writes out, in `x.view(B, N, C)` and the like: they must follow the weights.
 
-Where no attribute of the module says them, the module gets a subclass whose forward pass corrects single numbers
-of single calls. Parameters, their names and the code itself stay as they are, and torch.export sees through it.
+Where no attribute of the module says them, the module gets a subclass whose forward pass corrects single
+numbers of single calls. Parameters, their names and the code itself stay, and torch.export sees through it.
 """
 
 import functools
@@ -126,12 +126,13 @@ def resize_(model: nn.Module, resizes: Sequence[Resize]) -> None:
         module = model.get_submodule(resize.module)
         sizes = vars(module).get(ATTRIBUTE, {})
         if not sizes:
-            module.__class__ = resized_class(type(module))
+            kind: Any = type(module)  # mypy thinks that no class of modules can be hashed
+            module.__class__ = _resized_class(kind)
         setattr(module, ATTRIBUTE, {**sizes, (resize.call, resize.position): resize.size})
 
 
 @functools.cache
-def resized_class(kind: type[nn.Module]) -> type[nn.Module]:
+def _resized_class(kind: type[nn.Module]) -> type[nn.Module]:
     """A subclass that corrects sizes as its attribute says."""
 
     def mode(module: nn.Module) -> SizedCalls:

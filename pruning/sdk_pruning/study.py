@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from sdk_pruning.adapting import Adapter, adapted
 from sdk_pruning.calibration import Calibration, read_calibration
 from sdk_pruning.calls import Call, sample_call
-from sdk_pruning.groups import Structure, find_groups, protect_, protected_tensors
+from sdk_pruning.grouping import find_groups
+from sdk_pruning.groups import Structure
 from sdk_pruning.layers import Layer
 from sdk_pruning.network_layers import network_layers
 from sdk_pruning.plan import refuse_pruned
 from sdk_pruning.propagation import propagate, state_of
+from sdk_pruning.protecting import protect_, protected_tensors
 from sdk_pruning.rules.table import RULES
 from sdk_pruning.tracing import Traced, trace
 from sdk_runtimes.errors import ArgumentError, PruningError, WeightsError

@@ -82,6 +82,17 @@ class _Closure:
             for cover, position in self._standing.get(element, ())
         )
 
+    def held_back(self, closure: frozenset[int], frozen: Mapping[int, str]) -> str:
+        """Why a split axis cannot lose single elements."""
+        factors = (
+            track[position]
+            for element in sorted(closure)
+            for cover, position in self._standing.get(element, ())
+            for track in cover.factors
+        )
+        why = next((frozen[factor] for factor in factors if factor in frozen), None)
+        return "a reshape splits it into rows that must stay equal" + (f"; {why}" if why else "")
+
     @property
     def factors(self) -> set[int]:
         """Classes that take others along."""
@@ -103,7 +114,7 @@ def find_units(findings: Findings) -> tuple[list[Unit], dict[int, str]]:
         closure = closures.of(root)
         blocked = next((frozen[one] for one in sorted(closure) if one in frozen), None)
         if blocked is not None or not closures.is_whole(closure):
-            kept.setdefault(root, blocked or "a reshape splits it into rows that must stay equal")
+            kept.setdefault(root, blocked or closures.held_back(closure, frozen))
             continue
         slots = tuple(slot for one in sorted(closure) for slot in classes.get(one, ()))
         columns = _columns(closure, places)

@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import torch
-from networks.cases import integers, noise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks.cases import integers, noise
 from pruned_networks.case import Case, case
 
 TOKENS = noise(2, 6, 16)
@@ -42,7 +42,9 @@ class Separate(nn.Module):
         return x.view(B, N, self.num_heads, self.head_dim).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.scaled_dot_product_attention(self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x)))
+        y = F.scaled_dot_product_attention(
+            self.split(self.q(x)), self.split(self.k(x)), self.split(self.v(x))
+        )
         return self.o(y.transpose(1, 2).flatten(2))
 
 
@@ -222,7 +224,10 @@ class FusedGrouped(nn.Module):
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_dim = heads, kv_heads, 4
         self.q_size, self.kv_size = heads * 4, kv_heads * 4
-        self.qkv_proj, self.o_proj = nn.Linear(dim, self.q_size + 2 * self.kv_size), nn.Linear(self.q_size, dim)
+        self.qkv_proj, self.o_proj = (
+            nn.Linear(dim, self.q_size + 2 * self.kv_size),
+            nn.Linear(self.q_size, dim),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, _ = x.shape
@@ -275,7 +280,9 @@ class Rope(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, _ = x.shape
-        q, k, v = (f(x).view(B, T, self.num_heads, self.head_dim).transpose(1, 2) for f in (self.q, self.k, self.v))
+        q, k, v = (
+            f(x).view(B, T, self.num_heads, self.head_dim).transpose(1, 2) for f in (self.q, self.k, self.v)
+        )
         q, k = self.rotate(self.q_norm(q)), self.rotate(self.k_norm(k))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.o(y.transpose(1, 2).reshape(B, T, -1))
@@ -480,7 +487,10 @@ class Vit(nn.Module):
     def __init__(self, attn: type[nn.Module] = Timm) -> None:
         super().__init__()
         self.patch_embed = nn.Conv2d(3, 16, 4, 4)
-        self.cls_token, self.pos_embed = nn.Parameter(torch.zeros(1, 1, 16)), nn.Parameter(torch.zeros(1, 10, 16))
+        self.cls_token, self.pos_embed = (
+            nn.Parameter(torch.zeros(1, 1, 16)),
+            nn.Parameter(torch.zeros(1, 10, 16)),
+        )
         self.blocks = nn.Sequential(*(Residual(attn()) for _ in range(2)))
         self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 5)
 
@@ -514,7 +524,9 @@ class TwoSizes(nn.Module):
         B, N, C = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads).permute(2, 0, 3, 4, 1)
         q, k, v = qkv.unbind(0)
-        attn = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.temperature).softmax(-1)
+        attn = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.temperature).softmax(
+            -1
+        )
         return self.proj((attn @ v).permute(0, 3, 1, 2).reshape(B, N, C))
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from networks.cases import noise, seeded
 from torch import Tensor, nn
+
+from networks.cases import noise, seeded
 
 __all__ = ["Case", "case", "noise", "settled"]
 

@@ -1,10 +1,10 @@
 """Convolutional networks: residuals, groups, concatenation, shuffles, resizing."""
 
 import torch
-from networks.cases import noise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks.cases import noise
 from pruned_networks.case import Case, case
 
 IMAGE = noise(2, 3, 12, 12)
@@ -71,7 +71,7 @@ class SqueezeExcite(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    def __init__(self, channels: int, hidden: int, squeeze: bool, act: type[nn.Module]) -> None:
+    def __init__(self, channels: int, hidden: int, act: type[nn.Module], *, squeeze: bool = False) -> None:
         super().__init__()
         self.expand, self.act = conv_bn(channels, hidden, 1), act()
         self.depthwise = conv_bn(hidden, hidden, groups=hidden)
@@ -83,16 +83,16 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenet_v2() -> nn.Module:
-    blocks = [InvertedResidual(8, 16, False, nn.ReLU6) for _ in range(2)]
+    blocks = [InvertedResidual(8, 16, nn.ReLU6) for _ in range(2)]
     return nn.Sequential(conv_bn(3, 8), *blocks, Head(8))
 
 
 def mobilenet_v3() -> nn.Module:
-    return nn.Sequential(conv_bn(3, 8), InvertedResidual(8, 16, True, nn.Hardswish), Head(8))
+    return nn.Sequential(conv_bn(3, 8), InvertedResidual(8, 16, nn.Hardswish, squeeze=True), Head(8))
 
 
 def efficientnet() -> nn.Module:
-    return nn.Sequential(conv_bn(3, 8), InvertedResidual(8, 24, True, nn.SiLU), Head(8))
+    return nn.Sequential(conv_bn(3, 8), InvertedResidual(8, 24, nn.SiLU, squeeze=True), Head(8))
 
 
 class Dense(nn.Module):
@@ -272,7 +272,11 @@ def transposed() -> nn.Module:
 
 def transposed_grouped() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 8, 1), nn.ReLU(), nn.ConvTranspose2d(8, 12, 2, 2, groups=4), nn.ReLU(), nn.Conv2d(12, 3, 1)
+        nn.Conv2d(3, 8, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(8, 12, 2, 2, groups=4),
+        nn.ReLU(),
+        nn.Conv2d(12, 3, 1),
     )
 
 
@@ -336,8 +340,8 @@ def weight_norm() -> nn.Module:
 
 def padded() -> nn.Module:
     return nn.Sequential(
-        nn.ReflectionPad2d(1), nn.Conv2d(3, 8, 3), nn.ZeroPad2d(1), nn.Conv2d(8, 6, 3, padding_mode="reflect", padding=1),
-        nn.ELU(), nn.AvgPool2d(2), Head(6),
+        nn.ReflectionPad2d(1), nn.Conv2d(3, 8, 3), nn.ZeroPad2d(1),
+        nn.Conv2d(8, 6, 3, padding_mode="reflect", padding=1), nn.ELU(), nn.AvgPool2d(2), Head(6),
     )  # fmt: skip
 
 

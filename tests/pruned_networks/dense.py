@@ -1,10 +1,10 @@
 """Perceptrons, gated units, raw parameters, embeddings and what else is not a convolution."""
 
 import torch
-from networks.cases import integers, noise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from networks.cases import integers, noise
 from pruned_networks.case import Case, case
 
 ROWS = noise(3, 10)
@@ -235,7 +235,11 @@ class Bilinear(nn.Module):
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.lstm, self.last = nn.Linear(8, 10), nn.LSTM(10, 12, batch_first=True), nn.Linear(12, 5)
+        self.first, self.lstm, self.last = (
+            nn.Linear(8, 10),
+            nn.LSTM(10, 12, batch_first=True),
+            nn.Linear(12, 5),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.lstm(self.first(x).relu())[0])

@@ -8,9 +8,8 @@ from sdk_pruning.propagation import Operation, Rule, Use, bound_arguments
 from sdk_pruning.rules.movement import transposed
 
 
-
 def linear(operation: Operation) -> Labels:
-    """y = x Wᵀ + b, W (outputs, inputs)."""
+    """Y = x Wᵀ + b, W (outputs, inputs)."""
     features: Labels = operation.arguments["input"]
     weight: Labels = operation.arguments["weight"]
     bias = operation.arguments["bias"]
@@ -125,7 +124,7 @@ def _vector_product(operation: Operation, left: Labels, right: Labels) -> Labels
 
 
 def _parameter_behind(operation: Operation, name: str) -> tuple[str, int] | None:
-    """The matrix parameter that an argument is, as it stands or transposed, and its axis that is summed over."""
+    """The matrix that an argument is, as it stands or transposed, and its axis that is summed over."""
     node = bound_arguments(operation.node)[name]
     assert isinstance(node, fx.Node), "a product has two tensors"
     labels = operation.findings.labels[node.name]
@@ -156,8 +155,9 @@ def _batch_axes(operation: Operation, left: Labels, right: Labels) -> list[Axis]
 
 
 def _mark_attention(operation: Operation, left: Labels, right: Labels, contracted: Axis) -> None:
-    """q kᵀ is summed over dims, attention times v writes what values carry. Positions never go, whatever they
-    are marked as.
+    """A product of q and k is summed over dims, attention times v writes what values carry.
+
+    Positions get marks as well and never go.
     """
     if left.axis(-1) and right.axis(-2):
         _mark(operation, contracted, DIMS)

@@ -11,11 +11,39 @@ from sdk_pruning.axis_labels import Axis, Labels, equate, freeze, padded
 from sdk_pruning.execution import operation_name
 from sdk_pruning.propagation import Operation, Rule, bound_arguments
 
-_NAMES = """
-_unsafe_view expand expand_as flatten flip movedim permute pixel_shuffle pixel_unshuffle repeat
-repeat_interleave reshape reshape_as squeeze swapaxes swapdims t tile transpose unflatten unsqueeze view
-view_as numpy_T mT adjoint moveaxis broadcast_to channel_shuffle native_channel_shuffle rot90
-""".split()
+_NAMES = [
+    "_unsafe_view",
+    "expand",
+    "expand_as",
+    "flatten",
+    "flip",
+    "movedim",
+    "permute",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "repeat",
+    "repeat_interleave",
+    "reshape",
+    "reshape_as",
+    "squeeze",
+    "swapaxes",
+    "swapdims",
+    "t",
+    "tile",
+    "transpose",
+    "unflatten",
+    "unsqueeze",
+    "view",
+    "view_as",
+    "numpy_T",
+    "mT",
+    "adjoint",
+    "moveaxis",
+    "broadcast_to",
+    "channel_shuffle",
+    "native_channel_shuffle",
+    "rot90",
+]
 
 
 def move(operation: Operation) -> Labels:
@@ -122,7 +150,7 @@ def take(operation: Operation, labels: Labels, axis: int, taken: range) -> Label
 
 
 def _counted(track: Atoms, taken: range) -> Atoms:
-    """The elements that code counts when it takes `track[start:stop]`; beyond the last one counted they may go.
+    """The elements that code counts when it takes `track[start:stop]`; those beyond may go.
 
     Only a start from zero or an open end is counted from one side.
     """

@@ -5,7 +5,6 @@ import numpy as np
 from sdk_pruning.axis_labels import Axis, Labels, equate, freeze
 from sdk_pruning.propagation import Counted, Operation, Rule
 
-
 _TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 

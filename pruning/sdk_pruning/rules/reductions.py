@@ -5,29 +5,160 @@ from collections.abc import Sequence
 from sdk_pruning.axis_labels import Axis, Labels, bare, freeze
 from sdk_pruning.propagation import Operation, Rule
 
-_REDUCING = """
-all amax amin any argmax argmin count_nonzero linalg_vector_norm logsumexp max mean median min norm prod std
-quantile std_mean sum var var_mean nansum nanmean aminmax frobenius_norm mode
-""".split()
-_ALONG = "argsort cummax cummin cumprod cumsum log_softmax logcumsumexp softmax _softmax _log_softmax softmin sort topk".split()
-_POOLING = """
-_adaptive_avg_pool2d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
-adaptive_max_pool2d adaptive_max_pool3d avg_pool1d
-avg_pool2d avg_pool3d lp_pool1d max_pool1d max_pool2d max_pool3d max_pool2d_with_indices upsample_bicubic2d
-upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d
-upsample_trilinear3d _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d
-_upsample_nearest_exact2d _upsample_nearest_exact3d lp_pool2d max_unpool2d
-""".split()
-_WHOLE = """
-_thnn_fused_lstm_cell bincount cdist conv_tbc diag diagonal einsum embedding_bag fft_fft fft_ifft fft_irfft
-fft_rfft gather grid_sampler grid_sampler_2d grid_sampler_3d gru gru_cell im2col col2im index_add index_copy index_fill
-index_put lstm lstm_cell masked_select multi_head_attention_forward nonzero one_hot quantize_per_tensor
-rnn_relu rnn_tanh rnn_relu_cell rnn_tanh_cell scatter scatter_add searchsorted take_along_dim tril triu unfold
-trilinear bilinear outer ger dot mv cross kron cosine_similarity pairwise_distance trace inverse linalg_inv
-select_scatter slice_scatter diagonal_scatter masked_scatter scatter_reduce put take unique_consecutive histc
-_weight_norm _weight_norm_interface local_response_norm affine_grid_generator tensordot chain_matmul fft_fft2
-fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn stft istft
-""".split()
+_REDUCING = [
+    "all",
+    "amax",
+    "amin",
+    "any",
+    "argmax",
+    "argmin",
+    "count_nonzero",
+    "linalg_vector_norm",
+    "logsumexp",
+    "max",
+    "mean",
+    "median",
+    "min",
+    "norm",
+    "prod",
+    "std",
+    "quantile",
+    "std_mean",
+    "sum",
+    "var",
+    "var_mean",
+    "nansum",
+    "nanmean",
+    "aminmax",
+    "frobenius_norm",
+    "mode",
+]
+_ALONG = [
+    "argsort",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
+    "log_softmax",
+    "logcumsumexp",
+    "softmax",
+    "_softmax",
+    "_log_softmax",
+    "softmin",
+    "sort",
+    "topk",
+]
+_POOLING = [
+    "_adaptive_avg_pool2d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "lp_pool1d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "max_pool2d_with_indices",
+    "upsample_bicubic2d",
+    "upsample_bilinear2d",
+    "upsample_linear1d",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "upsample_trilinear3d",
+    "_upsample_bicubic2d_aa",
+    "_upsample_bilinear2d_aa",
+    "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d",
+    "lp_pool2d",
+    "max_unpool2d",
+]
+_WHOLE = [
+    "_thnn_fused_lstm_cell",
+    "bincount",
+    "cdist",
+    "conv_tbc",
+    "diag",
+    "diagonal",
+    "einsum",
+    "embedding_bag",
+    "fft_fft",
+    "fft_ifft",
+    "fft_irfft",
+    "fft_rfft",
+    "gather",
+    "grid_sampler",
+    "grid_sampler_2d",
+    "grid_sampler_3d",
+    "gru",
+    "gru_cell",
+    "im2col",
+    "col2im",
+    "index_add",
+    "index_copy",
+    "index_fill",
+    "index_put",
+    "lstm",
+    "lstm_cell",
+    "masked_select",
+    "multi_head_attention_forward",
+    "nonzero",
+    "one_hot",
+    "quantize_per_tensor",
+    "rnn_relu",
+    "rnn_tanh",
+    "rnn_relu_cell",
+    "rnn_tanh_cell",
+    "scatter",
+    "scatter_add",
+    "searchsorted",
+    "take_along_dim",
+    "tril",
+    "triu",
+    "unfold",
+    "trilinear",
+    "bilinear",
+    "outer",
+    "ger",
+    "dot",
+    "mv",
+    "cross",
+    "kron",
+    "cosine_similarity",
+    "pairwise_distance",
+    "trace",
+    "inverse",
+    "linalg_inv",
+    "select_scatter",
+    "slice_scatter",
+    "diagonal_scatter",
+    "masked_scatter",
+    "scatter_reduce",
+    "put",
+    "take",
+    "unique_consecutive",
+    "histc",
+    "_weight_norm",
+    "_weight_norm_interface",
+    "local_response_norm",
+    "affine_grid_generator",
+    "tensordot",
+    "chain_matmul",
+    "fft_fft2",
+    "fft_ifft2",
+    "fft_rfft2",
+    "fft_irfft2",
+    "fft_fftn",
+    "fft_ifftn",
+    "stft",
+    "istft",
+]
 
 
 def reduce(operation: Operation) -> Labels | list[Labels]:
