@@ -157,6 +157,10 @@ def _hand_over(
     from sdk_pruning import prune as stage
 
     OpenOptions(threads=where.threads)  # checks it
+    if arguments["samples"] < 1:
+        raise ArgumentError(
+            f"samples is {arguments['samples']}", why="weights are fitted to them", fix="samples=256"
+        )
     notes: list[str] = []
     open_meter = _meter(where, measure, notes, wanted=target_latency_ms is not None)
     samples, kwargs = _samples(model, sample_inputs, sample_kwargs)
@@ -228,13 +232,22 @@ def _not_measured(error: SdkError) -> str:
 
 
 def _samples(
-    model: "nn.Module", given: object, kwargs: Mapping[str, Any] | None
+    model: object, given: object, kwargs: Mapping[str, Any] | None
 ) -> tuple[object, Mapping[str, Any] | None]:
-    """The caller's sample inputs, else the model's own; None where it has none, which the stage refuses."""
-    if given is not None or kwargs:
-        return given, kwargs
+    """The caller's sample inputs, else the model's own; None where it has none, which the stage refuses.
+
+    Raises:
+        SampleInputsError: they do not fit `forward`.
+    """
+    from torch import nn
+
     from sdk_export.samples import find_samples
 
+    if not isinstance(model, nn.Module):
+        return given, kwargs  # the stage says so
+    if given is not None or kwargs:
+        find_samples(model, given, kwargs)
+        return given, kwargs
     try:
         found = find_samples(model)
     except SampleInputsError:

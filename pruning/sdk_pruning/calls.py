@@ -77,7 +77,8 @@ def sample_call(sample_inputs: object, sample_kwargs: Mapping[str, Any] | None =
     Raises:
         SampleInputsError: there are none, or they hold no tensor.
     """
-    call = as_call(sample_inputs, Call(kwargs=sample_kwargs or {}))
+    given = as_call(sample_inputs, Call())
+    call = Call(given.args, {**(sample_kwargs or {}), **given.kwargs})
     if not call.tensors:
         raise SampleInputsError(
             "no sample inputs"
@@ -101,8 +102,10 @@ def as_call(inputs: object, like: Call) -> Call:
     if isinstance(inputs, Mapping):
         return Call((), {**like.kwargs, **inputs})
     if isinstance(inputs, Tensor):
-        return Call((inputs,), like.kwargs)
+        inputs = (inputs,)
     if isinstance(inputs, Sequence) and not isinstance(inputs, str):
+        if like.kwargs and not like.args:  # the sample's arguments have names, and these have the same order
+            return Call((), {**like.kwargs, **dict(zip(like.kwargs, inputs, strict=False))})
         count = len(like.args) or len(inputs)
         return Call(tuple(inputs[:count]), like.kwargs)
     return Call((), like.kwargs)

@@ -237,6 +237,11 @@ def test_calibration_data_in_any_form_give_the_same_network(data, halved):
     assert_same_state(state(halved.model), state(found))
 
 
+def test_bare_calibration_data_fit_sample_inputs_by_name(halved):
+    found = prune(build(), sample_inputs={"image": IMAGE}).model
+    assert_same_state(state(halved.model), state(found))
+
+
 def test_a_generator_without_end_is_read_as_far_as_needed():
     def endless():
         draws = torch.Generator().manual_seed(0)
@@ -250,6 +255,11 @@ def test_sample_inputs_may_come_from_the_model():
     assert prune(build(WithSamples), sample_inputs=None).report.flops_left < 0.5
     with pytest.raises(SampleInputsError, match="no sample inputs"):
         prune(build(), sample_inputs=None)
+
+
+def test_sample_inputs_that_do_not_fit_forward_are_refused():
+    with pytest.raises(SampleInputsError, match="the sample inputs do not fit"):
+        prune(build(), sample_inputs={"picture": IMAGE})
 
 
 def test_keyword_arguments_reach_the_network_and_the_stopwatch():
@@ -272,6 +282,7 @@ BAD = {
     "target": ({"target": "tflite"}, UnknownChoiceError, "'openvino'"),
     "device": ({"device": "abacus"}, UnknownChoiceError, "'onnxruntime:cpu'"),
     "threads": ({"threads": 0}, ArgumentError, "threads is 0"),
+    "samples": ({"samples": 0}, ArgumentError, "samples is 0"),
     "round_to": ({"round_to": 0}, ArgumentError, "round_to is 0"),
     "attention": ({"attention": "some"}, SdkError, "'heads'"),
     "protects nothing": ({"protect": ("nowhere",)}, ArgumentError, "nowhere"),
