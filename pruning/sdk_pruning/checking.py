@@ -41,7 +41,8 @@ def difference(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
         if one.shape != other.shape:
             return float("inf")
         if one.numel():
-            gap = (one.double() - other.double()).abs().max() / other.double().abs().max().clamp_min(1e-12)
+            mine, reference = one.detach().double(), other.detach().double()
+            gap = (mine - reference).abs().max() / reference.abs().max().clamp_min(1e-12)
             worst = max(worst, float(gap)) if bool(gap.isfinite()) else float("inf")
     return worst
 
