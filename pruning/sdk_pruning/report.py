@@ -123,7 +123,7 @@ def _kept(kept: Mapping[str, str]) -> list[str]:
     modules: dict[str, list[str]] = {}
     for module, why in kept.items():
         modules.setdefault(why, []).append(module)
-    return [f"outputs kept of {', '.join(names)}: {why}" for why, names in modules.items()]
+    return [f"outputs not cut: {', '.join(names)} ({why})" for why, names in modules.items()]
 
 
 def _scaled(value: float, unit: str) -> str:
