@@ -76,6 +76,10 @@ def _convolution(node: fx.Node, reader: _Reader) -> list[Layer]:
     )
     grouped = groups > 1
     wide = features.shape[1] // groups if grouped else 1
+    if reader.channels(features.axis(0), features.shape[0]).per_unit:  # heads that were merged with the batch
+        axes = [(features.axis(0), features.shape[0]), (result.axis(1), result.shape[1])]
+        axes += [] if grouped else [(features.axis(1), features.shape[1])]
+        return [_of_axes(node.name, axes, reader, 2.0 * taps * wide * (positions // features.shape[0]))]
     build = (
         None if transposed or (grouped and wide > 1) else _convolution_alone(features, weight, given, grouped)
     )
@@ -123,6 +127,10 @@ def _linear(node: fx.Node, reader: _Reader) -> list[Layer]:
     given = bound_arguments(node)
     features, result = reader.labels(given["input"]), reader.labels(node)
     rows = prod(features.shape[:-1])
+    leading = list(zip(features.axes[:-1], features.shape[:-1], strict=True))
+    if any(reader.channels(axis, size).per_unit for axis, size in leading):  # one layer for every head
+        own = [(axis.axis(-1), axis.shape[-1]) for axis in (features, result)]
+        return [_of_axes(node.name, [*leading, *own], reader)]
 
     def build(inputs: int, outputs: int) -> tuple[nn.Module, Tensor]:
         return nn.Linear(inputs, outputs), torch.randn(*features.shape[:-1], inputs)
@@ -160,10 +168,10 @@ def _is_matrix(labels: Labels) -> bool:
     return len(labels.shape) > 1
 
 
-def _of_axes(name: str, axes: list[tuple[Axis, int]], reader: _Reader) -> Layer:
+def _of_axes(name: str, axes: list[tuple[Axis, int]], reader: _Reader, each: float = 2.0) -> Layer:
     """A product over several axes; at most two of them can shrink in one pruning."""
     shrinking: list[Channels] = []
-    rest = 2.0
+    rest = each
     for axis, size in axes:
         channels = reader.channels(axis, size)
         if channels.per_unit and len(shrinking) < 2:
