@@ -99,7 +99,8 @@ def rescaled(name: str, tensor: Tensor, changes: Sequence[object]) -> Tensor:
     mine = [one for one in changes if isinstance(one, Rescale) and one.tensor == name]
     if not mine and name.endswith(".bias"):
         weight = name.removesuffix("bias") + "weight"
-        mine = [one for one in changes if isinstance(one, Rescale) and one.tensor == weight]
+        # what a weight's columns are multiplied by is not the bias's business
+        mine = [one for one in changes if isinstance(one, Rescale) and (one.tensor, one.axis) == (weight, 0)]
     for rescale in mine:
         tensor = _rescaled(tensor, rescale)
     return tensor

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import sdk
 import sdk_pruning
+from samples.digits.networks import digits_vit
 from sdk.pruning_latency import latency_meter
 from sdk_pruning.prune import prune as stage_prune
 from sdk_runtimes import require
@@ -101,6 +102,15 @@ def test_the_result_exports_through_the_gate_and_runs(halved, tmp_path, monkeypa
     with sdk.load(bundle, threads=1) as session, torch.no_grad():
         scores = session.run({"image": IMAGE.numpy()})["output"]
         np.testing.assert_allclose(scores, halved.model(IMAGE).numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["heads", "dims"])
+def test_attention_shrinks_and_exports_through_the_gate(attention, tmp_path):
+    images = torch.randn(48, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    result = prune(digits_vit(16, heads=2, depth=1), images, sample_inputs=images[:1], attention=attention)
+    assert {group.role for group in result.report.groups} == {"channels", attention}
+    bundle = sdk.export(result.model, tmp_path / "vit.bundle", sample_inputs=images[:1])
+    assert bundle.quality("DigitsVit.onnx").verdict == "passed"
 
 
 def test_half_of_every_group_goes_and_the_report_counts_it(halved):
