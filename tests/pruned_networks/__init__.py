@@ -2,15 +2,16 @@
 
 import functools
 
-from pruned_networks import attention, convolutional, dense
+from pruned_networks import attention, convolutional, dense, unusual
 from pruned_networks.case import Case, Studied, studied
 
-__all__ = ["ATTENTION", "CASES", "CONVOLUTIONAL", "DENSE", "Case", "study_of"]
+__all__ = ["ATTENTION", "CASES", "CONVOLUTIONAL", "DENSE", "UNUSUAL", "Case", "study_of"]
 
 CONVOLUTIONAL = {case.name: case for case in convolutional.CASES}
 DENSE = {case.name: case for case in dense.CASES}
 ATTENTION = {case.name: case for case in attention.CASES}
-CASES = CONVOLUTIONAL | DENSE | ATTENTION
+UNUSUAL = {case.name: case for case in unusual.CASES}
+CASES = CONVOLUTIONAL | DENSE | ATTENTION | UNUSUAL
 
 
 @functools.cache

@@ -162,6 +162,21 @@ DIMS: dict[str, dict[str, int]] = {
     "TwoSizes": {"fc1": 32},
 }
 
+UNUSUAL: dict[str, dict[str, int]] = {
+    "TalkingHeads": {"attn.q:heads": 4, "attn.before": 4, "attn.v:heads": 4, "fc1": 32},
+    "Alibi": {"attn.q:heads": 4, "fc1": 32},
+    "RelativeBias": {"attn.q:heads": 4, "fc1": 32},
+    "ComplexRope": {"attn.q:heads": 4, "fc1": 32},
+    "NormedHeads": {"attn.q:heads": 4, "fc1": 32},
+    "SpatialReduction": {"attn.q:heads": 4, "fc1": 32},
+    "OnMaps": {"stem.0": 16, "qkv.0:heads": 4},
+    "NonLocal": {"stem.0": 8, "g": 4},
+    "Eca": {},
+    "SpatialGate": {"fc1": 32},
+    "MobileVit": {"attn.q:heads": 4, "fuse.0": 12},
+    "Pyramid": {"c1.0": 8, "c2.0": 12, "l2": 10, "p1.0": 10},
+}
+
 KEPT: dict[str, dict[str, str]] = {
     "shufflenet": {"0.0": "its code cannot follow"},  # halves of a shuffled axis must lose equally
     "convnext": {"0": "layer_norm in 1.norm normalises over it"},

@@ -57,8 +57,11 @@ def groups(operation: Operation) -> Labels:
             operation.ties.tie(row[:-1], row[1:], operation.where)
         _count(operation, "num_channels", channels, 1)
         _count(operation, "num_groups", channels, len(channels[0]) // count)
-    else:
-        freeze(operation.ties, channels, f"{operation.where} normalises over merged axes")
+    else:  # merged axes: one that is the same all over a norm group, such as heads, may go
+        for track in channels:
+            rows = track.reshape(count, -1)
+            if (rows != rows[:, :1]).any():
+                operation.ties.freeze(track.tolist(), f"{operation.where} normalises over it")
     for name in ("weight", "bias"):
         parameter = operation.arguments.get(name)
         if isinstance(parameter, Labels) and parameter.source:

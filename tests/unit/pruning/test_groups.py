@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from pruned_networks import ATTENTION, CASES, CONVOLUTIONAL, DENSE, study_of
+from pruned_networks import ATTENTION, CASES, CONVOLUTIONAL, DENSE, UNUSUAL, study_of
 from pruned_networks import expected as known
 from pruned_networks.case import studied
 from sdk_runtimes.errors import ArgumentError, PruningError, UnknownChoiceError
 
-PLAIN = known.CONVOLUTIONAL | known.DENSE
+PLAIN = known.CONVOLUTIONAL | known.DENSE | known.UNUSUAL
 
 
 def test_every_network_has_an_expectation():
-    assert set(CONVOLUTIONAL | DENSE) == set(PLAIN) | set(known.REFUSED)
+    assert set(CONVOLUTIONAL | DENSE | UNUSUAL) == set(PLAIN) | set(known.REFUSED)
     assert set(ATTENTION) == set(known.HEADS) == set(known.DIMS)
 
 

@@ -2,18 +2,21 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
 from pruned_networks import CASES, study_of
 from pruned_networks import expected as known
 from pruned_networks.case import Studied
 from sdk_pruning.layers import total_flops
 from sdk_pruning.network_layers import network_layers
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 FUSED = {"Torch", "encoder_layer"}
 """torch's counter does not see into their fused kernels."""
 
-PLAIN = [name for name in (*known.CONVOLUTIONAL, *known.DENSE, *known.HEADS) if name not in FUSED]
+PLAIN = [
+    name for name in (*known.CONVOLUTIONAL, *known.DENSE, *known.HEADS, *known.UNUSUAL) if name not in FUSED
+]
 
 
 def counted(model: nn.Module, found: Studied) -> int:
@@ -56,7 +59,9 @@ def test_fused_attention_counts_scores_and_values():
 
     for part in (":scores", ":values"):
         layer = next(layer for name, layer in layers.items() if name.endswith(part))
-        assert layer.flops(full) == 2 * 2 * 4 * 6 * 6 * 4  # two a multiply-add: batch, heads, queries, keys, dims
+        assert (
+            layer.flops(full) == 2 * 2 * 4 * 6 * 6 * 4
+        )  # two a multiply-add: batch, heads, queries, keys, dims
         assert layer.flops(fewer) == layer.flops(full) * 3 / 4
 
 

@@ -16,8 +16,9 @@ from sdk_pruning.plan import Plan, apply_plan
 from sdk_pruning.propagation import state_of
 from sdk_pruning.removal import removal_of
 
-PLAIN = [name for name, groups in (known.CONVOLUTIONAL | known.DENSE).items() if groups]
-EVERY = [(name, "heads") for name in (*PLAIN, *known.HEADS)] + [(name, "dims") for name in known.DIMS]
+PLAIN = [name for name, groups in (known.CONVOLUTIONAL | known.DENSE | known.UNUSUAL).items() if groups]
+EVERY = [(name, "heads") for name in (*PLAIN, *known.HEADS)]
+EVERY += [(name, "dims") for name in (*known.DIMS, *known.UNUSUAL) if name not in ("Eca", "SpatialGate")]
 
 
 def plan_of(found, removed) -> Plan:
