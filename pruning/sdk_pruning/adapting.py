@@ -1,5 +1,6 @@
 """How a module's code follows when its weights shrink: tried out, group by group."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,32 +48,40 @@ def adapted(
         The structure with the groups that work, and group -> what follows.
     """
     trial = _Trial(model, traced, structure, call)
-    adapters = {group.name: _variants(group)[0] for group in structure.groups}
-    narrowed = any(group.role == "dims" for group in structure.groups)
-    if not structure.groups or (not narrowed and trial.gap(structure.groups, adapters)[0] <= TOLERANCE):
-        return structure, adapters
-    groups: list[Group] = []
-    kept = dict(structure.kept)
-    found: dict[str, Adapter] = {}
+    kept, found = dict(structure.kept), _at_once(trial, structure.groups)
     for group in structure.groups:
-        adapter, reason = _found(trial, groups, group, found)
+        if group.name in found:
+            continue
+        others = [other for other in structure.groups if other.name in found]
+        adapter, reason = _found(trial, others, group, found)
         if adapter is None:
             kept[group.name] = f"its code cannot follow: {reason}"
         else:
-            groups.append(group)
             found[group.name] = adapter
-    return Structure(tuple(groups), kept, structure.findings, structure.owners), found
+    groups = tuple(group for group in structure.groups if group.name in found)
+    return Structure(groups, kept, structure.findings, structure.owners), found
+
+
+def _at_once(trial: "_Trial", groups: Sequence[Group]) -> dict[str, Adapter]:
+    """The groups that work as they are, if they do so together: all of them, else those of plain channels."""
+    narrowed = any(group.role == "dims" for group in groups)  # needs a closer look
+    plain = [group for group in groups if group.role == "channels"]
+    for some in ([] if narrowed else groups, plain):
+        adapters = {group.name: _variants(group)[0] for group in some}
+        if some and trial.gap(some, adapters)[0] <= TOLERANCE:
+            return adapters
+    return {}
 
 
 def _found(
     trial: "_Trial", others: Sequence[Group], group: Group, known: Mapping[str, Adapter]
 ) -> tuple[Adapter | None, str]:
-    """What makes a group work alone and beside the others, or None and what goes wrong."""
+    """What makes a group work beside the others, or None and what goes wrong."""
     reasons: list[str] = []
-    for adapters in (_variants(group), lambda: _placed(group, trial.places(group))):
+    for by_places in (False, True):
         tried = {}
-        for adapter in adapters() if callable(adapters) else adapters:
-            gap, reason = trial.gap((group,), {group.name: adapter})
+        for adapter in _placed(group, trial.places(group)) if by_places else _variants(group):
+            gap, reason = trial.gap((*others, group), {**known, group.name: adapter})
             reasons.append(reason)
             if gap <= TOLERANCE:
                 tried[adapter] = gap
@@ -80,10 +89,7 @@ def _found(
                     break
         best = _closest(tried)
         if best is not None:
-            gap, reason = trial.gap((*others, group), {**known, group.name: best})
-            if gap <= TOLERANCE:
-                return best, ""
-            reasons.append(reason)
+            return best, ""
     return None, reasons[0]
 
 
@@ -118,7 +124,6 @@ def changes_of(
         adapters: group -> what follows.
     """
     changes: list[Change] = []
-    places: set[Place] = set()
     removal = removal_of(structure, removed)
     for group in structure.groups:
         gone, adapter = len(removed.get(group.name, ())), adapters.get(group.name, Adapter())
@@ -129,8 +134,14 @@ def changes_of(
         if adapter.rescaled:
             values = adapter.rescaled == "values"
             changes += rescales_of(model, structure, group, removal, gone, values=values)
-        places |= set(adapter.places)
     changes += _followed(structure, removed)
+    reset = {change.module for change in changes if isinstance(change, Reset)}
+    places = {
+        place
+        for name, adapter in adapters.items()
+        for place in adapter.places
+        if removed.get(name) or place.module in reset  # another group's attribute may change the same numbers
+    }
     for place in sorted(places):
         size = sizes_at(structure, removed, place)
         changes.append(Resize(place.module, place.call, place.position, size))
@@ -173,6 +184,11 @@ class _Trial:
         removed = {group.name: _last(group) for group in groups}
         removal = removal_of(self._structure, removed)
         changes = changes_of(self._model, self._structure, removed, adapters)
+        resets = Counter((one.module, one.attribute) for one in changes if isinstance(one, Reset))
+        if any(count > 1 for count in resets.values()):
+            return float(
+                "inf"
+            ), "two groups would set the same attribute"  # to numbers that only here are equal
         found, reason = attempt(cut_copy(self._model, self._structure, removal, changes), self._call)
         if found is None:
             return float("inf"), reason

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from pruned_networks import CASES, study_of
 from pruned_networks import expected as known
 from pruned_networks.attention import Block, Separate, Timm
@@ -12,7 +14,6 @@ from sdk_pruning.checking import difference, outputs_of
 from sdk_pruning.multihead import PrunedMultiheadAttention, follow_
 from sdk_pruning.rescaling import Rescale, rescaled
 from sdk_pruning.resizing import Resize
-from torch import Tensor, nn
 
 
 @pytest.mark.parametrize("name", known.HEADS)
@@ -136,7 +137,9 @@ def masks(rows: int, columns: int, batch: int, heads: int) -> dict[str, dict[str
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("need_weights", [True, False])
 @pytest.mark.parametrize("own_widths", [True, False])
-def test_multihead_attention_is_torchs_own_before_anything_is_cut(mask, batch_first, need_weights, own_widths):
+def test_multihead_attention_is_torchs_own_before_anything_is_cut(
+    mask, batch_first, need_weights, own_widths
+):
     torch.manual_seed(0)
     widths = {"kdim": 10, "vdim": 6} if own_widths else {}
     theirs = nn.MultiheadAttention(8, 2, batch_first=batch_first, **widths).eval()
@@ -181,3 +184,14 @@ def test_an_encoder_layer_leaves_torchs_fused_kernel_once_heads_are_gone():
     assert not cut.training
     assert difference(outputs_of(cut, Call((longer,))), outputs_of(masked, Call((longer,)))) < 1e-5
     assert cut.state_dict().keys() == masked.state_dict().keys()
+
+
+def test_two_groups_never_share_one_attribute():
+    found = study_of("TalkingHeads")  # heads of scores and heads of values go apart
+
+    for removed in (
+        {"attn.q:heads": (0,)},
+        {"attn.v:heads": (1, 2)},
+        {"attn.q:heads": (3,), "attn.v:heads": (0, 1)},
+    ):
+        assert found.gap(removed) < 1e-5
