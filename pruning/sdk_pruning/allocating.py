@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from sdk_pruning.budget.allocation import allocate
 from sdk_pruning.budget.choice import Candidate, choose
@@ -12,13 +13,14 @@ from sdk_pruning.budget.uniform import uniform_for, uniform_widths
 from sdk_pruning.carrying_out import Method, Outcome, carry_out, dense_curves
 from sdk_pruning.components import Curve
 from sdk_pruning.goals import Goal
+from sdk_pruning.latency_goal import for_latency
 from sdk_pruning.metering import Meter
 from sdk_pruning.sketch import Sketch, measured_menus
 from sdk_pruning.study import Study
 from sdk_runtimes.errors import PruningError
 
 COARSEST = 1 / 12
-"""For a ratio, one step of a width that "auto" chose is at most this share of the group: the ratio comes first."""
+"""For a ratio, a step that "auto" chose is at most this share of the group: the ratio comes first."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -51,9 +53,18 @@ def decide(
         return _for_flops(about, goal.flops, method, round_to, meter, tell)
     assert goal.latency_ms is not None, "a goal is one of three"
     assert meter is not None, "checked before"
-    from sdk_pruning.latency_goal import for_latency
-
-    return for_latency(about, goal.latency_ms, method, round_to, meter, tell)
+    block = resolve_round_to(round_to, meter.device)
+    outcome, reason = for_latency(
+        about,
+        goal.latency_ms,
+        method,
+        budget_menus(about, block),
+        partial(budget_menus, about, block),
+        block,
+        meter,
+        tell,
+    )
+    return Decided(outcome, reason)
 
 
 def _device(meter: Meter | None) -> str:
@@ -107,17 +118,19 @@ def _for_flops(
         block = 1  # what "auto" chose stands in the way of the goal
         plain = budget_menus(about, block)
         even = uniform_for(plain, costs, share * costs.total(full_widths(plain)))
-    return _allocated(about, even.widths, block, method, tell)
+    return _allocated(about, even.widths, share, block, method, tell)
 
 
-def _allocated(about: Study, even: dict[str, int], block: int, method: Method, tell: Progress) -> Decided:
+def _allocated(
+    about: Study, even: dict[str, int], share: float, block: int, method: Method, tell: Progress
+) -> Decided:
     """Shares the FLOPs of a uniform plan out anew, and takes what promises the smaller error."""
     tell("selecting", 0, 1)
     dense = dense_curves(about, method.selector, method.seed)
     sketch = Sketch(about, dense.curves, dense.fits)
     menus = measured_menus(budget_menus(about, block, dense.curves), dense.curves, sketch, about.full, tell)
     costs = flops_costs(about.layers)
-    target = costs.total(even)
+    target = share * costs.total(about.full)
     start = allocate(menus, costs, target).widths
     tell("comparing plans", 0, 1)
     errors = sketch.error(even), sketch.error(start)

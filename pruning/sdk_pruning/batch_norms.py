@@ -12,8 +12,8 @@ def matched_statistics(
     """Running statistics for the pruned network.
 
     The calibration data are few and the running statistics come from all training data, so these are kept and
-    changed by as much as pruning changes the statistics of the same samples: μ + (μ_p − μ_d), σ² · σ_p² / σ_d².
-    Sampling noise is the same on both sides and drops out.
+    changed by as much as pruning changes the statistics of the same samples: μ + (μ_p − μ_d) and
+    σ² · σ_p² / σ_d². Sampling noise is the same on both sides and drops out.
 
     Args:
         running_mean: (C,), of the dense network.

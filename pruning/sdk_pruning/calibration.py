@@ -41,12 +41,13 @@ def read_calibration(data: object, like: Call, *, limit: int, any_batch: bool) -
     """Reads up to `limit` samples and splits them.
 
     Args:
-        data: a batch (tensor, array, or dict of keyword arguments), or an iterable, generator or function that gives
-            batches: tensors or arrays, tuples of positional or dicts of keyword arguments. Labels that a loader adds
-            are dropped. A tuple is an iterable of batches.
+        data: a batch (tensor, array, or dict of keyword arguments), or an iterable, generator or function
+            that gives batches: tensors or arrays, tuples of positional or dicts of keyword arguments. Labels
+            that a loader adds are dropped. A tuple is an iterable of batches.
         like: the sample call.
         limit: most samples.
-        any_batch: whether the network runs at any batch size; if not, batches must be as large as the sample's.
+        any_batch: whether the network runs at any batch size; if not, batches must be as large as the
+            sample's.
 
     Raises:
         PruningError: there are no samples, they hold NaN or infinity, or do not fit the sample inputs.
@@ -141,7 +142,7 @@ def _together(calls: list[Call]) -> Call:
     if len(calls) == 1:
         return calls[0]
     sizes = [call.batch_size for call in calls]
-    leaves = [[leaf for leaf in call.tensors] for call in calls]
+    leaves = [call.tensors for call in calls]
     merged = iter(
         [
             torch.cat(same) if same[0].ndim and same[0].shape[0] == sizes[0] else same[0]

@@ -3,19 +3,19 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sdk_pruning.adapting import changes_of
-from sdk_pruning.calls import Call
 from sdk_pruning.checking import cut_copy, outputs_of, refuse_difference
 from sdk_pruning.compensation import Compensation, compensate
 from sdk_pruning.components import Consumer, Curve
 from sdk_pruning.groups import Group
 from sdk_pruning.layers import Widths
 from sdk_pruning.plan import MARK, GroupPlan, Plan, add_bias_
+from sdk_pruning.priors import weight_of
 from sdk_pruning.propagation import state_of
 from sdk_pruning.removal import Removed, cut, removal_of
 from sdk_pruning.report import agreement, relative_error
@@ -23,6 +23,9 @@ from sdk_pruning.rescaling import rescaled
 from sdk_pruning.selectors.table import find_selector
 from sdk_pruning.statistics import Fit, consumers_of, dense_moments
 from sdk_pruning.study import Study
+
+if TYPE_CHECKING:
+    from sdk_pruning.calls import Call
 
 SEQUENTIAL = "obs"
 """The selector that looks at the features of the pruned network as it grows; the others are the paper's or
@@ -84,7 +87,9 @@ class DenseCurves:
 
 def dense_curves(about: Study, selector: str, seed: int) -> DenseCurves:
     """Orders the units of every group by the features of the dense network."""
-    fits = dense_moments(about.traced, about.structure, about.state, about.calibration.fit)
+    fits = dense_moments(
+        about.traced, about.structure, about.state, about.calibration.fit, weight_of(about.mismatch)
+    )
     rank = find_selector(selector)
     curves = {
         group.name: rank(consumers_of(group, about.traced, about.structure, about.state, fits), None, seed)
@@ -140,6 +145,7 @@ def carry_out(
         choose=choose,
         compensation=method.compensation,
         untouched=about.untouched,
+        prior_weight=weight_of(about.mismatch),
         progress=None if progress is None else (lambda done, total: progress("compensating", done, total)),
     )
     return _finished(about, found, errors, method)

@@ -11,22 +11,22 @@ Values keep their dense shapes: a removed feature is still there, and the column
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from sdk_pruning.batch_norms import matched_statistics
 from sdk_pruning.calls import Call
-from sdk_pruning.components import Consumer
 from sdk_pruning.compensators.mixing import mixed, mixing
 from sdk_pruning.compensators.table import Compensator, find_compensator
+from sdk_pruning.components import Consumer
 from sdk_pruning.execution import Values, evaluate, last_readers, operation_name
 from sdk_pruning.features import as_weight, columns_of, matrix_of, rows_of, taps_of
 from sdk_pruning.groups import Group, Structure
 from sdk_pruning.masking import masked
 from sdk_pruning.means import can_have_bias, norm_after, takes_mean_up
 from sdk_pruning.moments import Moments
+from sdk_pruning.priors import Priors
 from sdk_pruning.propagation import Use, bound_arguments
 from sdk_pruning.removal import Removed, removal_of, staying
 from sdk_pruning.statistics import SecondMoments, consumers_of, moment_sums, row_limit, rows_expected
@@ -69,6 +69,7 @@ def compensate(
     choose: Choose | None = None,
     compensation: str = "ls",
     untouched: frozenset[str] = frozenset(),
+    prior_weight: float = 0.0,
     progress: Progress | None = None,
 ) -> Compensation:
     """Walks through the network and solves for every layer that reads changed features.
@@ -83,9 +84,12 @@ def compensate(
             the features that the pruned network has there.
         compensation: a key of `COMPENSATORS`.
         untouched: weights whose values must stay.
+        prior_weight: how much the variances of the training data count.
         progress: told (nodes done, nodes).
     """
-    walk = _Walk(traced, structure, dict(state), removed, find_compensator(compensation), untouched)
+    walk = _Walk(
+        traced, structure, dict(state), removed, find_compensator(compensation), untouched, prior_weight
+    )
     dense: list[Values] = [_start(traced, state, call) for call in calls]
     pruned: list[Values] = [dict(values) for values in dense]
     done = last_readers(traced)
@@ -119,6 +123,7 @@ class _Walk:
         removed: Removed,
         compensator: Compensator,
         untouched: frozenset[str],
+        prior_weight: float,
     ) -> None:
         self.traced, self.structure = traced, structure
         self.removal = removal_of(structure, removed)
@@ -133,6 +138,7 @@ class _Walk:
         for number, use in enumerate(structure.findings.uses):
             self._uses[use.node].append(number)
         self._changed: set[str] = set()
+        self.priors = Priors(traced, structure.findings.labels, dict(state), prior_weight)
         self._order = {node.name: number for number, node in enumerate(traced.graph.nodes)}
 
     def choose(
@@ -150,7 +156,7 @@ class _Walk:
         numbers = {number for group in groups for number in group.uses}
         last = max(self._order[self.structure.findings.uses[number].node] for number in numbers)
         stretch = [one for one in ahead if self._order[one.name] <= last]
-        moments = SecondMoments(self.traced, self.structure, numbers, len(pruned))
+        moments = SecondMoments(self.traced, self.structure, numbers, len(pruned), self.priors)
         for seed, (ours, theirs) in enumerate(zip(dense, pruned, strict=True)):
             self._look_ahead(stretch, (dict(ours), dict(theirs)), moments, seed)
         fits = moments.finish(self.result.state)
@@ -222,7 +228,8 @@ class _Walk:
         taps = taps_of(use, weight)
         columns = columns_of(tuple(kept.tolist()), taps)
         matrix = matrix_of(use, weight)
-        found = self.compensator(matrix, columns, moments, centred=centred, taps=taps)
+        prior = self.priors.of(use, taps)
+        found = self.compensator(matrix, columns, moments, centred=centred, taps=taps, prior=prior)
         self.result.ridges[use.weight] = found.ridge
         if moments.count < len(columns):
             self.result.rows[use.weight] = (moments.count, len(columns))

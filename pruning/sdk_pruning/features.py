@@ -53,8 +53,9 @@ def _numbers(value: Any) -> Any:
 
 
 def matrix_of(use: Use, weight: Tensor) -> Tensor:
-    """The weight as float64 (m, N); outputs times taps are rows for a transposed convolution, whose taps each
-    read single channels.
+    """The weight as float64 (m, N).
+
+    Of a transposed convolution, whose taps each read single channels, outputs times taps are the rows.
     """
     wide = weight.detach().double()
     if use.kind == "transposed_conv":
@@ -77,8 +78,9 @@ def columns_of(positions: tuple[int, ...], taps: int) -> Tensor:
 
 
 def score_second(query: Tensor, key: Tensor) -> Tensor:
-    """Q_dd' = Σ E[q_d q_d'] E[k_d k_d'] over samples and heads: the second moment of the terms q_d k_d that a
-    score is the sum of, float64 (D, D).
+    """Second moment of the terms q_d k_d that a score is the sum of, float64 (D, D).
+
+    Q_dd' = Σ E[q_d q_d'] E[k_d k_d'] over samples and heads.
 
     Args:
         query: (…, L, D).

@@ -13,16 +13,16 @@ _WITH_BIAS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 def norm_after(traced: Traced, node: str) -> fx.Node | None:
     """The batch norm that alone reads a node's result."""
-    found = next(one for one in traced.graph.nodes if one.name == node)
-    readers = list(found.users)
+    readers: list[fx.Node] = list(next(one for one in traced.graph.nodes if one.name == node).users)
     if len(readers) == 1 and operation_name(readers[0]) == "batch_norm":
         return readers[0]
     return None
 
 
 def takes_mean_up(traced: Traced, use: Use, owners: Mapping[str, nn.Module]) -> bool:
-    """Whether a constant added to a layer's output can be had: its bias, a bias that it may be given, or a
-    batch norm after it.
+    """Whether a constant can be added to a layer's output.
+
+    By its bias, a bias that it may be given, or a batch norm after it.
 
     Args:
         traced: the graph.
@@ -39,4 +39,4 @@ def takes_mean_up(traced: Traced, use: Use, owners: Mapping[str, nn.Module]) -> 
 def can_have_bias(use: Use, owners: Mapping[str, nn.Module]) -> bool:
     """Whether a bias can be added to the module without changing its code."""
     owner = owners.get(use.weight or "")
-    return type(owner) in _WITH_BIAS and owner.bias is None
+    return owner is not None and type(owner) in _WITH_BIAS and owner.bias is None

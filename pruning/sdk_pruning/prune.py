@@ -16,10 +16,11 @@ from torch import nn
 from sdk_pruning.allocating import Decided, decide
 from sdk_pruning.carrying_out import Method, Outcome, as_it_came
 from sdk_pruning.compensators.table import find_compensator
-from sdk_pruning.goals import Goal, goal_of
+from sdk_pruning.goals import goal_of
 from sdk_pruning.layers import total_flops
 from sdk_pruning.metering import Meter
 from sdk_pruning.plan import MARK, Plan, apply_plan_, load_plan
+from sdk_pruning.priors import NEGLIGIBLE, weight_of
 from sdk_pruning.report import GroupReport, PruneReport
 from sdk_pruning.saving import load_weights_, save_weights
 from sdk_pruning.selectors.table import find_selector
@@ -211,6 +212,12 @@ def _warnings(about: Study, outcome: Outcome) -> tuple[str, ...]:
         warnings.append(
             f"{len(few)} layers have fewer calibration rows than columns ({worst}: {rows} for {columns}); a "
             "ridge keeps their weights near the old ones. More calibration data would help"
+        )
+    if weight_of(about.mismatch) >= NEGLIGIBLE:
+        warnings.append(
+            f"the calibration data are not like the training data (mismatch {about.mismatch:.2g} at the batch "
+            "norms; training images give about 0.001): errors on other data will be larger than those above. "
+            "More varied calibration data would help most"
         )
     if not about.calibration.held_out:
         warnings.append("a single calibration sample: errors are measured on what the weights were fitted to")

@@ -15,6 +15,7 @@ from sdk_pruning.features import columns_of, matrix_of, rows_of, score_second, t
 from sdk_pruning.groups import Group, Structure
 from sdk_pruning.means import norm_after, takes_mean_up
 from sdk_pruning.moments import Moments, MomentSums
+from sdk_pruning.priors import Priors
 from sdk_pruning.propagation import Use, bound_arguments
 from sdk_pruning.tracing import Traced
 
@@ -28,7 +29,7 @@ such moments are shrunk."""
 
 
 def shrunk(second: Tensor, rows: int) -> Tensor:
-    """Oracle approximating shrinkage of a covariance towards a multiple of the identity (Chen et al. 2010, eq. 23).
+    """Oracle approximating shrinkage towards a multiple of the identity (Chen et al. 2010, eq. 23).
 
     Args:
         second: float64 (N, N).
@@ -39,8 +40,8 @@ def shrunk(second: Tensor, rows: int) -> Tensor:
     spread = square - trace.square() / size
     if not spread > 0:
         return second
-    share = ((1 - 2 / size) * square + trace.square()) / ((rows + 1 - 2 / size) * spread)
-    share = float(share.clamp(0, 1))
+    wanted = ((1 - 2 / size) * square + trace.square()) / ((rows + 1 - 2 / size) * spread)
+    share = float(wanted.clamp(0, 1))
     return (1 - share) * second + share * trace / size * torch.eye(size).to(second)
 
 
@@ -68,7 +69,7 @@ class Fit:
     """A layer before anything of the group goes.
 
     Attributes:
-        weight: float64 (m, N): that best computes the dense network's output from the features that there are,
+        weight: float64 (m, N): that best computes the dense network's output from the features there are,
             since E‖W u − W' v‖² = const. + E‖(W* − W') v‖² for the best W*.
         second: E[v vᵀ], float64 (N, N); the covariance where the mean is taken up after the layer.
         mean: E[v], float64 (N,); zeros where the second moment is raw.
@@ -87,9 +88,13 @@ class SecondMoments:
         structure: names the uses.
         numbers: of the uses that count.
         calls: how many calls there will be.
+        priors: what the training data showed.
     """
 
-    def __init__(self, traced: Traced, structure: Structure, numbers: Iterable[int], calls: int) -> None:
+    def __init__(
+        self, traced: Traced, structure: Structure, numbers: Iterable[int], calls: int, priors: Priors
+    ) -> None:
+        self._priors = priors
         self._traced, self._structure, self._calls = traced, structure, calls
         self._by_node: defaultdict[str, list[int]] = defaultdict(list)
         self._sums: dict[int, MomentSums | None] = {}  # made when their size is seen
@@ -139,7 +144,11 @@ class SecondMoments:
     def _fit(self, use: Use, moments: Moments, state: Mapping[str, Tensor]) -> Fit:
         centred = takes_mean_up(self._traced, use, self._structure.owners)
         second = moments.pruned_second(centred=centred)
-        if moments.count < FEW * len(second):
+        taps = taps_of(use, state[use.weight]) if use.weight else 1
+        prior = self._priors.of(use, taps)
+        if prior is not None:
+            second = second + prior.diag()
+        elif moments.count < FEW * len(second):
             second = shrunk(second, moments.count)
         mean = moments.mean_pruned if centred else torch.zeros(len(second), dtype=torch.float64)
         if use.weight is None:
@@ -147,7 +156,7 @@ class SecondMoments:
         matrix = matrix_of(use, state[use.weight])
         if moments.cross is not moments.pruned:
             everything = torch.arange(matrix.shape[1])
-            matrix = least_squares(matrix, everything, moments, centred=centred).weight
+            matrix = least_squares(matrix, everything, moments, centred=centred, prior=prior).weight
         return Fit(matrix, second, mean)
 
 
@@ -155,12 +164,16 @@ def _scores(node: fx.Node, query: str, values: Values) -> Tensor:
     given = bound_arguments(node)
     if "key" in given:
         return score_second(values[query], values[given["key"].name])
-    other = given.get("other", given.get("mat2"))
+    other = given["other"] if "other" in given else given["mat2"]
     return score_second(values[query], values[other.name].transpose(-1, -2))
 
 
 def dense_moments(
-    traced: Traced, structure: Structure, state: Mapping[str, Tensor], calls: Sequence[Call]
+    traced: Traced,
+    structure: Structure,
+    state: Mapping[str, Tensor],
+    calls: Sequence[Call],
+    prior_weight: float = 0.0,
 ) -> dict[int, Fit]:
     """All layers that read groups' features, in the dense network, by number of use.
 
@@ -169,9 +182,11 @@ def dense_moments(
         structure: its groups say which uses count.
         state: parameter or buffer name -> tensor.
         calls: calibration data.
+        prior_weight: how much the variances of the training data count.
     """
     numbers = {number for group in structure.groups for number in group.uses}
-    moments = SecondMoments(traced, structure, numbers, len(calls))
+    priors = Priors(traced, structure.findings.labels, state, prior_weight)
+    moments = SecondMoments(traced, structure, numbers, len(calls), priors)
     for seed, call in enumerate(calls):
 
         def look(node: fx.Node, values: Values, seed: int = seed) -> Values:
@@ -213,5 +228,6 @@ def _gain(norm: fx.Node, traced: Traced, state: Mapping[str, Tensor]) -> Tensor:
     names = [traced.state.get(getattr(given[name], "name", "")) for name in ("weight", "running_var")]
     if names[0] is None or names[1] is None:
         return torch.ones(0, dtype=torch.float64)
-    scale, variance = (state[name].double() for name in names if name is not None)
-    return scale / (variance + given["eps"]).sqrt()
+    scale, variance = state[names[0]].double(), state[names[1]].double()
+    gain: Tensor = scale / (variance + given["eps"]).sqrt()
+    return gain

@@ -15,6 +15,7 @@ from sdk_pruning.groups import Structure
 from sdk_pruning.layers import Layer
 from sdk_pruning.network_layers import network_layers
 from sdk_pruning.plan import refuse_pruned
+from sdk_pruning.priors import mismatch
 from sdk_pruning.propagation import propagate, state_of
 from sdk_pruning.protecting import protect_, protected_tensors
 from sdk_pruning.rules.table import RULES
@@ -35,6 +36,7 @@ class Study:
         call: sample inputs.
         calibration: inputs.
         untouched: tensors whose values stay.
+        mismatch: how far the calibration data are from the training data, as batch norms see it.
     """
 
     model: nn.Module
@@ -45,6 +47,7 @@ class Study:
     call: Call
     calibration: Calibration
     untouched: frozenset[str]
+    mismatch: float
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -107,6 +110,7 @@ def study(
         call=call,
         calibration=calibration,
         untouched=protected_tensors(findings, patterns),
+        mismatch=mismatch(traced, state_of(work), calibration.fit),
     )
 
 

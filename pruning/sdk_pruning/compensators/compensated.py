@@ -26,8 +26,12 @@ class Compensated:
     ridge: float
 
 
-def towards(target: Tensor, second: Tensor, start: Tensor, ridge: float) -> tuple[Tensor, float]:
-    """The W' that minimises tr(W' S W'ᵀ) − 2 tr(T W'ᵀ) + λ‖W' − W₀‖², that is (T + λW₀)(S + λI)⁻¹.
+def towards(
+    target: Tensor, second: Tensor, start: Tensor, ridge: float, prior: Tensor | None = None
+) -> tuple[Tensor, float]:
+    """Least squares from moments: W' = (T + W₀ (λI + D))(S + λI + D)⁻¹.
+
+    It minimises tr(W' S W'ᵀ) − 2 tr(T W'ᵀ) + Σ_i (λ + d_i)‖w'_i − w₀_i‖².
 
     Args:
         target: T, (m, n).
@@ -35,6 +39,7 @@ def towards(target: Tensor, second: Tensor, start: Tensor, ridge: float) -> tupl
         start: W₀, where a strong ridge leads to; (m, n).
         ridge: λ relative to the mean diagonal of S. Where S is not positive definite with it, ten times as
             much until it is; a moment without any energy leaves W₀.
+        prior: d, how much stronger each column is held to W₀; (n,).
 
     Returns:
         W', and the relative ridge that was used.
@@ -44,8 +49,9 @@ def towards(target: Tensor, second: Tensor, start: Tensor, ridge: float) -> tupl
     if not scale > 0:
         return start.clone(), ridge
     eye = torch.eye(size, dtype=second.dtype)
+    held = second if prior is None else second + prior.diag()
     for _ in range(_ATTEMPTS):
-        root, failed = torch.linalg.cholesky_ex(second + ridge * scale * eye)
+        root, failed = torch.linalg.cholesky_ex(held + ridge * scale * eye)
         if not failed:
             # Solved for the difference: what the kept weights explain already is not computed twice.
             change = torch.cholesky_solve((target - start @ second).T, root).T

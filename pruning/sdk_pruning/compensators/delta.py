@@ -12,7 +12,13 @@ _OUTPUTS = 16
 
 
 def delta(
-    weight: Tensor, kept_columns: Tensor, moments: Moments, *, centred: bool, taps: int = 1
+    weight: Tensor,
+    kept_columns: Tensor,
+    moments: Moments,
+    *,
+    centred: bool,
+    taps: int = 1,
+    prior: Tensor | None = None,  # noqa: ARG001 - a Compensator; the paper knows no prior
 ) -> Compensated:
     """W'_ci = δ_ci W_ci, δ_c = 1 + (Q_CC + λI)⁻¹ ((E⟨Y_c, A_ci⟩)_C − Q_CC 1), one solve an output channel.
 
@@ -24,6 +30,7 @@ def delta(
         moments: of u and v.
         centred: use covariances, and leave the difference of means to the bias.
         taps: columns of one input channel.
+        prior: ignored.
     """
     start = weight[:, kept_columns]
     target = weight @ moments.cross_second(centred=centred, columns=kept_columns)

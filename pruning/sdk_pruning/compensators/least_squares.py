@@ -27,6 +27,7 @@ def least_squares(
     centred: bool,
     taps: int = 1,  # noqa: ARG001 - a Compensator; taps are columns like any others here
     ridge: float | None = None,
+    prior: Tensor | None = None,
 ) -> Compensated:
     """Minimises E‖W u − W' v_C‖² + λ‖W' − W_C‖²: W' = (W S_uv,C + λ W_C)(S_vv,CC + λ I)⁻¹.
 
@@ -38,10 +39,12 @@ def least_squares(
         taps: of one input channel.
         ridge: λ relative to the mean diagonal of S_vv,CC; None: what serves the other half of the samples
             best.
+        prior: how much stronger each column is held to its old weight, (N,).
     """
+    held = None if prior is None else prior[kept_columns]
     if ridge is None:
-        ridge = best_ridge(weight, kept_columns, moments, centred=centred)
-    return _solve(weight, kept_columns, moments, centred=centred, ridge=ridge)
+        ridge = RIDGE if prior is not None else best_ridge(weight, kept_columns, moments, centred=centred)
+    return _solve(weight, kept_columns, moments, centred=centred, ridge=ridge, prior=held)
 
 
 def best_ridge(weight: Tensor, kept_columns: Tensor, moments: Moments, *, centred: bool) -> float:
@@ -69,10 +72,12 @@ def best_ridge(weight: Tensor, kept_columns: Tensor, moments: Moments, *, centre
     return CANDIDATES[min(range(len(risks)), key=risks.__getitem__)]
 
 
-def _solve(weight: Tensor, kept: Tensor, moments: Moments, *, centred: bool, ridge: float) -> Compensated:
+def _solve(
+    weight: Tensor, kept: Tensor, moments: Moments, *, centred: bool, ridge: float, prior: Tensor | None
+) -> Compensated:
     second = moments.pruned_second(centred=centred, columns=kept)
     target = weight @ moments.cross_second(centred=centred, columns=kept)
-    result, used = towards(target, second, weight[:, kept], ridge)
+    result, used = towards(target, second, weight[:, kept], ridge, prior)
     return Compensated(result, _shift(weight, result, kept, moments, centred=centred), used)
 
 

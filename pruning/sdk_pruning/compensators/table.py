@@ -18,7 +18,14 @@ class Compensator(Protocol):
     """New weights for the columns of a layer that stay."""
 
     def __call__(
-        self, weight: Tensor, kept_columns: Tensor, moments: Moments, *, centred: bool, taps: int
+        self,
+        weight: Tensor,
+        kept_columns: Tensor,
+        moments: Moments,
+        *,
+        centred: bool,
+        taps: int,
+        prior: Tensor | None = None,
     ) -> Compensated:
         """Compensates.
 
@@ -28,6 +35,7 @@ class Compensator(Protocol):
             moments: of the dense features and of those that the pruned network has.
             centred: the mean is the bias's, or a batch norm's that is re-estimated.
             taps: columns of one input channel.
+            prior: how much each column varied on data that are not seen here, (N,); holds weights to the old.
         """
         ...
 
@@ -39,6 +47,7 @@ def none(
     *,
     centred: bool,  # noqa: ARG001 - likewise
     taps: int = 1,  # noqa: ARG001 - likewise
+    prior: Tensor | None = None,  # noqa: ARG001 - likewise
 ) -> Compensated:
     """The weights as they were."""
     return Compensated(weight[:, kept_columns], torch.zeros(len(weight), dtype=weight.dtype), 0.0)
