@@ -126,15 +126,15 @@ def _normal(
 
 STRENGTH = 5.0
 """Times the mismatch: how much a training variance counts. Measured: EfficientNet-Lite0 with a dozen
-photographs has a mismatch of 0.1 and does best at 0.5 (of 0, 0.1, 0.5, 2); digits networks with training images
-have 0.001 and do best without."""
+photographs has a mismatch of 0.1 and does best at 0.5 (of 0, 0.1, 0.5, 2); digits networks with training
+images have 0.001 and do best without."""
 
 
 def mismatch(traced: Traced, state: Mapping[str, Tensor], calls: Sequence[Call]) -> float:
     """How far calibration data are from the training data, as batch norms see it.
 
-    The Kullback-Leibler divergence of a normal distribution with the calibration data's mean and variance from
-    one with the running statistics, mean over all channels of all batch norms; 0 where there are none.
+    The Kullback-Leibler divergence of a normal distribution with the calibration data's mean and variance
+    from one with the running statistics, mean over all channels of all batch norms; 0 where there are none.
 
     Args:
         traced: the graph.

@@ -215,9 +215,9 @@ def _warnings(about: Study, outcome: Outcome) -> tuple[str, ...]:
         )
     if weight_of(about.mismatch) >= NEGLIGIBLE:
         warnings.append(
-            f"the calibration data are not like the training data (mismatch {about.mismatch:.2g} at the batch "
-            "norms; training images give about 0.001): errors on other data will be larger than those above. "
-            "More varied calibration data would help most"
+            "the calibration data are not like the training data (mismatch at the batch norms "
+            f"{about.mismatch:.2g}; training images give about 0.001): errors on other data will be larger than "
+            "those above. More varied calibration data would help most"
         )
     if not about.calibration.held_out:
         warnings.append("a single calibration sample: errors are measured on what the weights were fitted to")
