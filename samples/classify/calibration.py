@@ -1,18 +1,21 @@
 """Unlabelled photographs for EfficientNet-Lite0, from files that installed packages bring along.
 
 Two sets that share no photograph: one to calibrate on, one to judge by. Each picture is cut and mirrored at
-random, so that a few photographs become many different inputs; they stay few photographs, and a claim about
-"all images" would need more. The files are read from where pip put them; scikit-image itself, whose loader
-can download, is not imported.
+random. A dozen photographs are too narrow to calibrate this network, so every other calibration image is a
+collage of pieces of them (`collages.py`); what is judged by is photographs only. They stay few, and a claim
+about "all images" would need more. The files are read from where pip put them; scikit-image itself, whose
+loader can download, is not imported.
 """
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from samples.classify.collages import collage
 from samples.classify.pictures import IMAGE_SIZE, MEAN, PICTURES, SCALE
 from sdk_runtimes.feeds import Array
 
@@ -82,39 +85,46 @@ HELD_OUT = (
 
 
 def calibration_images(count: int, seed: int = 0) -> Array:
-    """Random views of the photographs to calibrate on, every photograph as often as the others.
+    """By turns a random view of a photograph to calibrate on, and a collage of pieces of such photographs.
 
     Args:
-        count: how many.
-        seed: of cuts and mirrors.
+        count: how many; views come from every photograph as often as from the others.
+        seed: of all that is random.
 
     Returns:
-        float32 [count, 3, 224, 224], about -1 to 1.
+        float32 [count, 3, 224, 224], about -1 to 1: views at even places, collages at odd ones.
     """
-    return _views(CALIBRATION, count, seed)
+    opened = [photograph.open() for photograph in CALIBRATION]
+    views, pasted = (np.random.default_rng((seed, kind)) for kind in range(2))
+    return _inputs(
+        count,
+        lambda place: (
+            collage(opened, pasted) if place % 2 else random_view(opened[place // 2 % len(opened)], views)
+        ),
+    )
 
 
 def held_out_images(count: int, seed: int = 0) -> Array:
     """Random views of photographs that nothing was calibrated on.
 
     Args:
-        count: how many.
+        count: how many; every photograph as often as the others.
         seed: of cuts and mirrors.
 
     Returns:
         float32 [count, 3, 224, 224], about -1 to 1.
     """
-    return _views(HELD_OUT, count, seed)
-
-
-def _views(photographs: tuple[Photograph, ...], count: int, seed: int) -> Array:
+    opened = [photograph.open() for photograph in HELD_OUT]
     drawn = np.random.default_rng(seed)
-    opened = [photograph.open() for photograph in photographs]
-    views = np.empty((count, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)
-    for number in range(count):
-        view = random_view(opened[number % len(opened)], drawn)
-        views[number] = (np.asarray(view, np.float32).transpose(2, 0, 1) - MEAN) / SCALE
-    return views
+    return _inputs(count, lambda place: random_view(opened[place % len(opened)], drawn))
+
+
+def _inputs(count: int, picture: Callable[[int], Image.Image]) -> Array:
+    """[count, 3, 224, 224], as the network wants pictures; `picture` gives that of a place."""
+    inputs = np.empty((count, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)
+    for place in range(count):
+        inputs[place] = (np.asarray(picture(place), np.float32).transpose(2, 0, 1) - MEAN) / SCALE
+    return inputs
 
 
 def random_view(picture: Image.Image, drawn: np.random.Generator) -> Image.Image:
