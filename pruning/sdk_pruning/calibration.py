@@ -114,18 +114,34 @@ def _refuse_unfit(call: Call, like: Call, number: int, *, any_batch: bool) -> No
 
 def _split(calls: list[Call], samples: int, *, any_batch: bool) -> Calibration:
     """The last quarter judges."""
+    at = samples - int(samples * HELD_OUT)
+    fit, judge, seen = [], [], 0
+    for call in calls:
+        before, after = _cut(call, at - seen) if any_batch else _whole(call, at - seen)
+        fit += before
+        judge += after
+        seen += call.batch_size
     if any_batch:
-        calls = [one for call in calls for one in call.split(1 if samples < 2 * CHUNK else CHUNK // 4)]
-    wanted = samples * HELD_OUT
-    judge: list[Call] = []
-    while len(calls) > 1 and sum(call.batch_size for call in judge) + calls[-1].batch_size <= wanted:
-        judge.insert(0, calls.pop())
+        fit, judge = _joined(fit), _joined(judge)
     held_out = sum(call.batch_size for call in judge)
-    if not judge:
-        judge = list(calls)
-    if any_batch:
-        calls, judge = _joined(calls), _joined(judge)
-    return Calibration(tuple(calls), tuple(judge), samples, held_out)
+    return Calibration(tuple(fit), tuple(judge or fit), samples, held_out)
+
+
+def _cut(call: Call, at: int) -> tuple[list[Call], list[Call]]:
+    """A call in two, in pieces of at most `CHUNK` samples; `at` may lie outside."""
+    size = call.batch_size
+    if at <= 0:
+        return [], call.split(CHUNK)
+    if at >= size:
+        return call.split(CHUNK), []
+    first = call.batched(lambda leaf: leaf[:at])
+    second = call.batched(lambda leaf: leaf[at:])
+    return first.split(CHUNK), second.split(CHUNK)
+
+
+def _whole(call: Call, at: int) -> tuple[list[Call], list[Call]]:
+    """Like `_cut`, where batches cannot be cut: what reaches over the border fits."""
+    return ([call], []) if at > 0 else ([], [call])
 
 
 def _joined(calls: list[Call]) -> list[Call]:
@@ -135,7 +151,7 @@ def _joined(calls: list[Call]) -> list[Call]:
         if joined[-1] and sum(one.batch_size for one in joined[-1]) + call.batch_size > CHUNK:
             joined.append([])
         joined[-1].append(call)
-    return [_together(some) for some in joined]
+    return [_together(some) for some in joined if some]
 
 
 def _together(calls: list[Call]) -> Call:

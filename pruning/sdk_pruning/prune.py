@@ -216,8 +216,8 @@ def _warnings(about: Study, outcome: Outcome) -> tuple[str, ...]:
     if weight_of(about.mismatch) >= NEGLIGIBLE:
         warnings.append(
             "the calibration data are not like the training data (mismatch at the batch norms "
-            f"{about.mismatch:.2g}; training images give about 0.001): errors on other data will be larger than "
-            "those above. More varied calibration data would help most"
+            f"{about.mismatch:.2g}; training images give about 0.001): errors on other data will be larger "
+            "than those above. More varied calibration data would help most"
         )
     if not about.calibration.held_out:
         warnings.append("a single calibration sample: errors are measured on what the weights were fitted to")
