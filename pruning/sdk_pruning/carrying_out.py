@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sdk_pruning.adapting import changes_of
 from sdk_pruning.checking import cut_copy, outputs_of, refuse_difference
@@ -160,7 +160,7 @@ def _finished(about: Study, found: Compensation, errors: Mapping[str, float], me
     model = cut_copy(about.model, about.structure, removal_of(about.structure, found.removed), plan.changes)
     calls = [about.call, about.calibration.fit[0]]
     gap = refuse_difference(model, about.traced, about.structure, about.model, found.removed, calls)
-    _load_(model, found, plan, about.state)
+    _load_(model, found, plan)
     dense = [outputs_of(about.model, call) for call in about.calibration.judge]
     pruned = [outputs_of(model, call) for call in about.calibration.judge]
     setattr(model, MARK, plan)
@@ -195,14 +195,13 @@ def _plan(about: Study, found: Compensation, errors: Mapping[str, float], method
     )
 
 
-def _load_(model: nn.Module, found: Compensation, plan: Plan, dense: Mapping[str, Tensor]) -> None:
+def _load_(model: nn.Module, found: Compensation, plan: Plan) -> None:
     """Puts the new values into the cut model, in place."""
     state = state_of(model)
     with torch.no_grad():
-        for name, tensor in found.state.items():
-            if tensor is not dense[name]:
-                smaller = cut(tensor, plan.slices.get(name, {}))
-                state[name].copy_(rescaled(name, smaller, plan.changes))
+        for name in found.changed:
+            smaller = cut(found.state[name], plan.slices.get(name, {}))
+            state[name].copy_(rescaled(name, smaller, plan.changes))
         for weight, bias in found.added_biases.items():
             layer = weight.rpartition(".")[0]
             add_bias_(model, layer)

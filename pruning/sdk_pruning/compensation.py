@@ -47,6 +47,7 @@ class Compensation:
     Attributes:
         state: tensor name -> its value in the pruned network; removed slices hold no meaning.
         removed: group -> units that go.
+        changed: tensors whose values are new.
         added_biases: weight -> bias of a layer that had none.
         ridges: weight -> the relative ridge that its solve took.
         rows: weight -> rows and columns of its moments, where there were fewer rows than columns.
@@ -54,6 +55,7 @@ class Compensation:
 
     state: dict[str, Tensor]
     removed: dict[str, tuple[int, ...]]
+    changed: set[str] = field(default_factory=set)
     added_biases: dict[str, Tensor] = field(default_factory=dict)
     ridges: dict[str, float] = field(default_factory=dict)
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -274,6 +276,7 @@ class _Walk:
 
     def _set(self, name: str, value: Tensor, pruned: list[Values]) -> None:
         self.result.state[name] = value
+        self.result.changed.add(name)
         placeholder = self._placeholders[name]
         self._changed.add(placeholder)
         for values in pruned:
@@ -286,6 +289,8 @@ class _Walk:
         if not all(isinstance(target, fx.Node) and target.name in self.traced.state for target in targets):
             return
         names = [self.traced.state[target.name] for target in targets]
+        if not self.untouched.isdisjoint(names):
+            return
         old = [self.result.state[name] for name in names]
         new = matched_statistics(
             old[0],

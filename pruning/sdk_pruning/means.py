@@ -39,4 +39,6 @@ def takes_mean_up(traced: Traced, use: Use, owners: Mapping[str, nn.Module]) -> 
 def can_have_bias(use: Use, owners: Mapping[str, nn.Module]) -> bool:
     """Whether a bias can be added to the module without changing its code."""
     owner = owners.get(use.weight or "")
+    if use.module != (use.weight or "").rpartition(".")[0]:
+        return False  # the code reads the weight itself, and would not see a bias
     return owner is not None and type(owner) in _WITH_BIAS and owner.bias is None

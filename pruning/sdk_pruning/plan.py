@@ -65,7 +65,9 @@ class Plan:
 
     def to_json(self) -> str:
         """JSON text; `Plan.from_json` reads it back to an equal plan."""
-        return json.dumps(asdict(self), indent=1)
+        fields = asdict(self)
+        lines = [f" {json.dumps(name)}: {_compact(value)}" for name, value in fields.items()]
+        return "{\n" + ",\n".join(lines) + "\n}"
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
@@ -93,6 +95,17 @@ class Plan:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the plan as JSON."""
         Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+
+
+def _compact(value: Any) -> str:
+    """One line an entry: indices by the hundred would fill the screen otherwise."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value)
+    return (
+        "{\n"
+        + ",\n".join(f"  {json.dumps(str(key))}: {json.dumps(one)}" for key, one in value.items())
+        + "\n }"
+    )
 
 
 def _read(data: Mapping[str, Any]) -> Plan:

@@ -25,7 +25,7 @@ from sdk_pruning.report import GroupReport, PruneReport
 from sdk_pruning.saving import load_weights_, save_weights
 from sdk_pruning.selectors.table import find_selector
 from sdk_pruning.study import Study, study
-from sdk_runtimes.errors import PruningError
+from sdk_runtimes.errors import PruningError, SdkError
 
 SAMPLES = 256
 
@@ -172,10 +172,7 @@ def _result(
     original: nn.Module, about: Study, decided: Decided, meter: Meter | None, start: float
 ) -> PruneResult:
     outcome = decided.outcome
-    latency = None
-    if meter is not None:
-        found = meter.networks({"pruned": outcome.model})["pruned"]
-        latency = (found.ms * found.ratio, found.ms)
+    latency, trouble = _timed(outcome, meter)
     widths = {name: len(group.kept) for name, group in outcome.plan.groups.items()}
     report = PruneReport(
         flops=(total_flops(about.layers, about.full), total_flops(about.layers, widths)),
@@ -192,11 +189,22 @@ def _result(
         kept=dict(about.structure.kept),
         allocation=decided.reason,
         latency_ms=latency,
-        target=meter.label if meter is not None else "",
-        warnings=_warnings(about, outcome),
+        target=meter.label if meter is not None and latency is not None else "",
+        warnings=(*_warnings(about, outcome), *trouble),
         seconds=time.monotonic() - start,
     )
     return PruneResult(as_it_came(outcome.model, original), outcome.plan, report)
+
+
+def _timed(outcome: Outcome, meter: Meter | None) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """Dense and pruned milliseconds, and what went wrong: what cannot be timed is pruned all the same."""
+    if meter is None:
+        return None, ()
+    try:
+        found = meter.networks({"pruned": outcome.model})["pruned"]
+    except SdkError as error:
+        return None, (f"latency was not measured: {error.what}",)
+    return (found.ms * found.ratio, found.ms), ()
 
 
 def _count(model: nn.Module) -> int:

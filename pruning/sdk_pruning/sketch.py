@@ -27,7 +27,7 @@ from sdk_pruning.study import Study
 
 SAMPLES = 16
 """How many samples an error is measured on."""
-GRID = (0.75, 0.4)
+GRID = (0.75, 0.4, 0.15)
 """Shares of a group's units at which it is measured alone."""
 
 Progress = Callable[[str, int, int], None]
