@@ -1,9 +1,9 @@
 """Collages: many different pictures from few photographs, to calibrate on.
 
 Pieces of photographs, changed in colour, scale and rotation, are pasted in random shapes onto each other,
-with a plain colour or a texture here and there. They look like nothing in particular, and show a network far more
-combinations of colours, edges and frequencies than a dozen photographs do. Everything is drawn from one
-generator: the same seed gives the same pixels. The ranges are a choice, not a fit.
+with a plain colour or a texture here and there. They look like nothing in particular, and show a network far
+more combinations of colours, edges and frequencies than a dozen photographs do. Everything is drawn from one
+generator: the same seed gives the same pixels.
 """
 
 from collections.abc import Sequence
