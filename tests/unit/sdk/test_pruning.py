@@ -359,7 +359,7 @@ def test_without_the_engine_it_prunes_and_says_that_it_did_not_measure(monkeypat
     monkeypatch.setattr(require, "is_installed", lambda module: module != "openvino")
     result = prune(build(), measure=None, target="openvino")
     assert result.report.latency_ms is None
-    (note,) = result.report.warnings
+    (note,) = [text for text in result.report.warnings if "calibration" not in text]
     assert "latency was not measured: 'openvino' is not installed" in note
     assert note in str(result.report)
     assert_same_state(state(halved.model), state(result.model))
