@@ -133,7 +133,7 @@ def _allocated(
     target = share * costs.total(about.full)
     start = allocate(menus, costs, target).widths
     tell("comparing plans", 0, 1)
-    errors = sketch.error(even), sketch.error(start)
+    errors = sketch.error(even) ** 0.5, sketch.error(start) ** 0.5  # as the report states errors
     found = choose(Candidate("allocated", start, errors[1]), Candidate("uniform", even, errors[0]))
     outcome = carry_out(about, found.taken.widths, method, curves=dense.curves, progress=tell)
     return Decided(outcome, f"{found.taken.name}: {found.reason}")
