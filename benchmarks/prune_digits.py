@@ -7,9 +7,10 @@ of training.
 
 Sides: our selectors by our compensations (`union` with `delta` is the paper's way, at a fixed count), and
 Torch-Pruning's criteria that need no gradient, as they come and with batch norms re-estimated as ours are.
-Torch-Pruning cannot trace the transformer's fused attention (IndexError): there it prunes the feed-forward
-layers alone, by that share. Like is compared with like: ours is asked there for the FLOPs that Torch-Pruning
-leaves, not for the share of channels, and may take them from wherever it likes.
+Like is compared with like, by FLOPs: it rounds widths down where we round, so it is asked for the FLOPs that
+ours leaves, or the next more that its steps allow. The transformer's fused attention it cannot trace
+(IndexError): there it prunes the feed-forward layers alone, by the share, and ours is asked for the FLOPs
+that it leaves, from wherever it likes.
 
 Bar (issue 3): on the CNN at 70 % of channels `obs` with `ls` keeps at least 97 %, and more than `union` with
 `delta` and any criterion of Torch-Pruning. It is stated for both widths.
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 
 import sdk
 from benchmarks.peers.measures import flops, reestimate_norms_
-from benchmarks.peers.torch_pruning_peer import IMPORTANCES, Criterion, Peer
+from benchmarks.peers.torch_pruning_peer import IMPORTANCES, Criterion, Peer, prune_to_flops
 from samples.digits.data import Digits, calibration_images, load_digits
 from samples.digits.networks import digits_cnn
 from samples.digits.training import RECIPES, Recipe, accuracy, train
@@ -194,20 +195,48 @@ def _goal(setting: Setting, ratio: float) -> tuple[float | None, float | None]:
     return None, _flops_left(setting, theirs)
 
 
+def _our_flops(setting: Setting, ratio: float) -> float:
+    """The share that ours leaves at a ratio; it is the same for all selectors."""
+    pruned = sdk.prune(
+        setting.network,
+        setting.batches,
+        sample_inputs=(setting.sample,),
+        ratio=ratio,
+        selector="random",
+        compensation="none",
+        round_to=1,
+        measure=False,
+    ).model
+    return _flops_left(setting, pruned)
+
+
 def _peer(setting: Setting) -> Peer:
     return Peer(setting.network, setting.sample, setting.calibration, KEEP[setting.name])
 
 
 def _peer_rows(setting: Setting, ratio: float) -> Iterator[Row]:
-    peer = _peer(setting)
     for importance in IMPORTANCES:
         if importance == "BN scale" and setting.name == "vit":
             continue  # it has none
-        pruned = peer.at_ratio(ratio, Criterion(importance, seed=setting.seed))
+        pruned = _peer_pruned(setting, ratio, Criterion(importance, seed=setting.seed))
         yield _row(setting, ratio, f"{PEER} {importance}", pruned)
         if setting.name != "vit":
             reestimate_norms_(pruned, setting.batches)
             yield _row(setting, ratio, f"{PEER} {importance}, BN re-estimated", pruned)
+
+
+def _peer_pruned(setting: Setting, ratio: float, criterion: Criterion) -> nn.Module:
+    if setting.name in AT_PEER_FLOPS:
+        return _peer(setting).at_ratio(ratio, criterion)
+    return prune_to_flops(
+        setting.network,
+        setting.sample,
+        _our_flops(setting, ratio),
+        criterion,
+        setting.calibration,
+        keep=KEEP[setting.name],
+        guess=ratio,
+    )[0]
 
 
 def _row(setting: Setting, ratio: float, method: str, pruned: nn.Module) -> Row:
