@@ -25,6 +25,20 @@ def regularised(second: Tensor, ridge: float = RIDGE) -> Tensor:
     return result
 
 
+def cholesky(second: Tensor) -> Tensor:
+    """Lower factor of a moment.
+
+    Of very few samples rounding can outweigh the ridge: where the moment is not positive definite, its diagonal
+    grows tenfold until it is.
+    """
+    factor, failed = torch.linalg.cholesky_ex(second)
+    more = RIDGE * float(second.diagonal().abs().mean())
+    while int(failed) and more < float("inf"):
+        factor, failed = torch.linalg.cholesky_ex(second + more * torch.eye(len(second)).to(second))
+        more = more * 10 or 1.0
+    return factor
+
+
 def energy(consumer: Consumer) -> float:
     """E‖y‖² = tr(W S Wᵀ), of the regularised moment; 0 where features or weights are all dead."""
     weight, second = consumer.weight, consumer.second
@@ -107,7 +121,7 @@ def unexplained(second: Tensor, columns: Tensor, given: Tensor) -> Tensor:
     own = second[columns][:, columns]
     if not given.numel():
         return own
-    root = torch.linalg.cholesky(second[given][:, given])
+    root = cholesky(second[given][:, given])
     half: Tensor = torch.linalg.solve_triangular(root, second[given][:, columns], upper=False)
     return own - half.T @ half
 
@@ -159,7 +173,7 @@ def _losses(consumer: Consumer, order: Sequence[int]) -> Tensor | None:
     leaving = [consumer.columns[unit] for unit in reversed(order)]
     owned = torch.cat(leaving) if leaving else torch.empty(0, dtype=torch.int64)
     arrangement = torch.cat([other_columns(consumer.second.shape[0], owned), owned])
-    factor = torch.linalg.cholesky(regularised(consumer.second)[arrangement][:, arrangement])
+    factor = cholesky(regularised(consumer.second)[arrangement][:, arrangement])
     share = (consumer.weight[:, arrangement] @ factor).square().sum(0)
     owner = torch.repeat_interleave(
         torch.arange(len(order)), torch.tensor([len(columns) for columns in leaving], dtype=torch.int64)

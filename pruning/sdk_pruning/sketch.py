@@ -18,7 +18,7 @@ from sdk_pruning.calls import Call
 from sdk_pruning.components import Curve
 from sdk_pruning.execution import Values, run
 from sdk_pruning.features import as_weight, columns_of, taps_of
-from sdk_pruning.fidelity import RIDGE
+from sdk_pruning.fidelity import RIDGE, cholesky
 from sdk_pruning.layers import Widths
 from sdk_pruning.masking import masked
 from sdk_pruning.removal import removal_of, staying
@@ -112,7 +112,7 @@ def fitted(fit: Fit, kept: Tensor) -> Tensor:
     second = second + RIDGE * second.diagonal().mean().clamp_min(1e-30) * torch.eye(len(kept)).double()
     target = fit.weight @ fit.second[:, kept]
     start = fit.weight[:, kept]
-    change = torch.cholesky_solve((target - start @ second).T, torch.linalg.cholesky(second)).T
+    change = torch.cholesky_solve((target - start @ second).T, cholesky(second)).T
     return start + change
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sdk_pruning.components import Consumer, Curve, Rows
-from sdk_pruning.fidelity import curve, round_units
+from sdk_pruning.fidelity import cholesky, curve, round_units
 from sdk_pruning.selectors.blocks import Blocked, blocked
 
 _PENDING = 64
@@ -58,7 +58,7 @@ class Elimination:
         self._left = torch.arange(units)
         self._position = list(range(units))
         self._weight = part.weight.clone()
-        self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(part.second))
+        self._inverse = torch.cholesky_inverse(cholesky(part.second))
         self._diagonal = _diagonal_blocks(self._inverse, self._block)
         self._pending = self._no_columns()
         self._gone: list[int] = []

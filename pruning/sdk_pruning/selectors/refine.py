@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdk_pruning.components import Consumer, Curve, Rows
-from sdk_pruning.fidelity import round_units
+from sdk_pruning.fidelity import cholesky, round_units
 from sdk_pruning.selectors.blocks import Blocked, blocked
 
 _LEAST_GAIN = 1e-3
@@ -96,7 +96,7 @@ class _View:
         size = part.block
         k, r = _columns(kept, size), _columns(removed, size)
         cross = part.second[k][:, r]
-        root = torch.linalg.cholesky(part.second[k][:, k])
+        root = cholesky(part.second[k][:, k])
         explained = torch.cholesky_solve(cross, root)
         rest = part.second[r][:, r] - cross.T @ explained
         self._lost_weight = part.weight[removed].flatten(0, 1)

@@ -12,6 +12,7 @@ from correlated import consumer, features, second_moment, weights
 from sdk_pruning.components import Consumer
 from sdk_pruning.fidelity import (
     RIDGE,
+    cholesky,
     component_fidelity,
     energy,
     errors_along,
@@ -199,3 +200,11 @@ def test_a_layer_that_does_not_read_a_unit_does_not_miss_it():
     blind = Consumer("blind", layer.weight, layer.second, (empty, *layer.columns[1:]))
     assert subset_fidelity(blind, [1, 2, 3]) == 1.0
     assert errors_along([blind], [0, 1, 2, 3])[1] == 0.0
+
+
+def test_a_moment_that_rounding_made_indefinite_still_has_a_factor():
+    indefinite = torch.diag(torch.tensor([1.0, 1.0, -1e-3], dtype=torch.float64))
+    factor = cholesky(indefinite)
+    assert bool(factor.isfinite().all())
+    assert torch.allclose(factor @ factor.T, indefinite, atol=2e-2)
+    assert torch.equal(cholesky(torch.eye(3).double()), torch.eye(3).double())
