@@ -28,9 +28,10 @@ def regularised(second: Tensor, ridge: float = RIDGE) -> Tensor:
 def cholesky(second: Tensor) -> Tensor:
     """Lower factor of a moment.
 
-    Of very few samples rounding can outweigh the ridge: where the moment is not positive definite, its diagonal
-    grows tenfold until it is.
+    Of very few samples rounding can outweigh the ridge: where the moment is not positive definite, its
+    diagonal grows tenfold until it is.
     """
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(second)
     more = RIDGE * float(second.diagonal().abs().mean())
     while int(failed) and more < float("inf"):
