@@ -12,11 +12,11 @@ All are counted by PyTorch's FLOP counter; the peer keeps at least the FLOPs ask
 point more, where its steps allow), ours at most.
 
 Two measures, over the logits of all held-out views: the energy E = ‖y − y_d‖² / ‖y_d‖², which is one minus
-the fidelity as the paper defines it (there of a layer, here of the network), and its root, the relative RMSE.
-The bar's ratio is stated for both; that of energies is the square of the other.
+the fidelity as the paper defines it (there of a layer, here of the network), and its root, the relative
+RMSE. The bar's ratio is stated for both; that of energies is the square of the other.
 
-Agreement says little here: four photographs hold few classes (1 to 3 each, as the dense network sees 128
-views), so it moves by a whole photograph at a time. Errors come from four photographs too, however many views.
+Agreement says little here: four photographs hold few classes (in 64 views of each the dense network finds 2
+to 7). Errors come from four photographs too, however many views, and one can dominate.
 
 Bars (issue 3): ours ahead of every row of the peer at every point, in error and in agreement; at 30 % the
 best row of the peer, whatever its batch norms, has at least 3 × our error; pruning in 180 s or less on two
