@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from trained import digits, trained_network
 
 from sdk_pruning.allocating import budget_menus
 from sdk_pruning.budget.menus import full_widths
@@ -17,6 +16,7 @@ from sdk_pruning.prune import prune
 from sdk_pruning.sketch import Sketch, measured_menus
 from sdk_pruning.study import Study, study
 from sdk_runtimes.errors import PruningError
+from trained import digits, trained_network
 
 
 def flops(model: nn.Module, call: Tensor) -> int:
