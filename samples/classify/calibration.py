@@ -1,10 +1,10 @@
 """Unlabelled photographs for EfficientNet-Lite0, from files that installed packages bring along.
 
 Two sets that share no photograph: one to calibrate on, one to judge by. Each picture is cut and mirrored at
-random. A dozen photographs are too narrow to calibrate this network, so every other calibration image is a
-collage of pieces of them (`collages.py`); what is judged by is photographs only. They stay few, and a claim
-about "all images" would need more. The files are read from where pip put them; scikit-image itself, whose
-loader can download, is not imported.
+random. A dozen photographs are few for a network that knows a thousand classes, so every other calibration
+image is a collage of pieces of them (`collages.py`; whether that helps is not settled: decision 0022). What is
+judged by is photographs only; a claim about "all images" would need more of them. The files are read from where
+pip put them; scikit-image itself, whose loader can download, is not imported.
 """
 
 import importlib.util
