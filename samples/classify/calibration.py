@@ -2,9 +2,9 @@
 
 Two sets that share no photograph: one to calibrate on, one to judge by. Each picture is cut and mirrored at
 random. A dozen photographs are few for a network that knows a thousand classes, so every other calibration
-image is a collage of pieces of them (`collages.py`; whether that helps is not settled: decision 0022). What is
-judged by is photographs only; a claim about "all images" would need more of them. The files are read from where
-pip put them; scikit-image itself, whose loader can download, is not imported.
+image is a collage of pieces of them (`collages.py`; whether that helps is not settled: decision 0022). What
+is judged by is photographs only; a claim about "all images" would need more of them. The files are read from
+where pip put them; scikit-image itself, whose loader can download, is not imported.
 """
 
 import importlib.util
