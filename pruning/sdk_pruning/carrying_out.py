@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,15 +17,12 @@ from sdk_pruning.layers import Widths
 from sdk_pruning.plan import MARK, GroupPlan, Plan, add_bias_
 from sdk_pruning.priors import weight_of
 from sdk_pruning.propagation import state_of
-from sdk_pruning.removal import Removed, cut, removal_of
+from sdk_pruning.removal import cut, removal_of
 from sdk_pruning.report import agreement, relative_error
 from sdk_pruning.rescaling import rescaled
 from sdk_pruning.selectors.table import find_selector
 from sdk_pruning.statistics import Fit, consumers_of, dense_moments
 from sdk_pruning.study import Study
-
-if TYPE_CHECKING:
-    from sdk_pruning.calls import Call
 
 SEQUENTIAL = "obs"
 """The selector that looks at the features of the pruned network as it grows; the others are the paper's or
@@ -222,16 +219,3 @@ def as_it_came(outcome: nn.Module, original: nn.Module) -> nn.Module:
     for name, module in model.named_modules():
         module.training = flags.get(name, original.training)
     return model
-
-
-def removed_share(removed: Removed, full: Mapping[str, int]) -> float:
-    """Units that go, of all units."""
-    return sum(len(gone) for gone in removed.values()) / max(sum(full.values()), 1)
-
-
-def judge(about: Study, model: nn.Module) -> tuple[float, float | None]:
-    """Relative error and agreement of a model on the calibration data that judge."""
-    calls: tuple[Call, ...] = about.calibration.judge
-    dense = [outputs_of(about.model, call) for call in calls]
-    pruned = [outputs_of(model, call) for call in calls]
-    return relative_error(dense, pruned), agreement(dense, pruned)
