@@ -12,7 +12,7 @@ from networks import CASES
 
 NAMES = ("atconv", "dit", "linear_attention", "rope", "unet", "var", "vit")
 
-# The gate refuses what OpenVINO 2026.4 makes of the pruned network (mixers.0.out is off by 16 %); ONNX passes.
+# The gate refuses what OpenVINO 2026.4 makes of the pruned network: mixers.0.out is off by 16 %.
 TARGETS = {"atconv": ["onnx"]}
 
 
