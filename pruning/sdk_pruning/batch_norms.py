@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+Part = tuple[int, Tensor, Tensor]
+"""Count, mean and variance of every channel, float64 (C,)."""
+
 
 def matched_statistics(
     running_mean: Tensor, running_var: Tensor, dense: Sequence[Tensor], pruned: Sequence[Tensor]
@@ -31,7 +34,11 @@ def matched_statistics(
 
 def statistics_of(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and variance of every channel (axis 1) over all batches, float64 (C,)."""
-    parts = [_part(batch) for batch in batches]
+    return combined([part_of(batch) for batch in batches])
+
+
+def combined(parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of all batches together, float64 (C,), from those of each."""
     count = sum(part[0] for part in parts)
     mean = sum((part[0] * part[1] for part in parts), torch.zeros(())) / count
     within = sum((part[0] * part[2] for part in parts), torch.zeros(())) / count
@@ -39,7 +46,8 @@ def statistics_of(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return mean, within + between
 
 
-def _part(batch: Tensor) -> tuple[int, Tensor, Tensor]:
+def part_of(batch: Tensor) -> Part:
+    """Count, mean and variance of every channel of one batch."""
     axes = [axis for axis in range(batch.ndim) if axis != 1]
     variance, mean = torch.var_mean(batch, axes, correction=0)
     return batch.numel() // batch.shape[1], mean.double(), variance.double()

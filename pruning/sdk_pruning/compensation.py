@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from sdk_pruning.batch_norms import matched_statistics
 from sdk_pruning.calls import Call
 from sdk_pruning.compensators.mixing import mixed, mixing
-from sdk_pruning.compensators.table import Compensator, find_compensator
+from sdk_pruning.compensators.table import Compensator, find_compensator, none
 from sdk_pruning.components import Consumer
 from sdk_pruning.execution import Values, evaluate, last_readers, operation_name
 from sdk_pruning.features import as_weight, columns_of, matrix_of, rows_of, taps_of
@@ -224,7 +224,9 @@ class _Walk:
         moments = self._moments(node, use, dense, pruned, by_channel=by_channel)
         kept = staying(dense[0][use.features].shape[use.axis], gone)
         if by_channel:
-            self._set(use.weight, self._mixed(use, weight, kept, moments), pruned)
+            masked_weight = weight.index_fill(use.weight_axis, torch.tensor(gone, dtype=torch.int64), 0)
+            mixes = self.compensator is not none
+            self._set(use.weight, self._mixed(use, weight, kept, moments) if mixes else masked_weight, pruned)
             return None
         centred = takes_mean_up(self.traced, use, self.structure.owners)
         taps = taps_of(use, weight)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from sdk_pruning.axis_labels import Labels
+from sdk_pruning.batch_norms import Part, combined, part_of
 from sdk_pruning.calls import Call
 from sdk_pruning.execution import Values, evaluate, operation_name, run
 from sdk_pruning.propagation import Use, bound_arguments
@@ -129,6 +130,9 @@ STRENGTH = 5.0
 photographs has a mismatch of 0.1 and does best at 0.5 (of 0, 0.1, 0.5, 2); digits networks with training
 images have 0.001 and do best without."""
 
+NEGLIGIBLE = 0.05
+"""Below, the calibration data are taken to be like the training data."""
+
 
 def mismatch(traced: Traced, state: Mapping[str, Tensor], calls: Sequence[Call]) -> float:
     """How far calibration data are from the training data, as batch norms see it.
@@ -141,7 +145,7 @@ def mismatch(traced: Traced, state: Mapping[str, Tensor], calls: Sequence[Call])
         state: dense tensors by name.
         calls: calibration data.
     """
-    inputs: defaultdict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    inputs: defaultdict[str, list[Part]] = defaultdict(list)
     running: dict[str, tuple[Tensor, Tensor]] = {}
 
     def look(node: fx.Node, values: Values) -> Values:
@@ -151,10 +155,7 @@ def mismatch(traced: Traced, state: Mapping[str, Tensor], calls: Sequence[Call])
                 traced.state.get(getattr(given[name], "name", "")) for name in ("running_mean", "running_var")
             ]
             if names[0] is not None and names[1] is not None:
-                batch = values[given["input"].name]
-                axes = [axis for axis in range(batch.ndim) if axis != 1]
-                variance, mean = torch.var_mean(batch, axes, correction=0)
-                inputs[node.name].append((mean.double(), variance.double()))
+                inputs[node.name].append(part_of(values[given["input"].name]))
                 running[node.name] = (state[names[0]].double(), state[names[1]].double() + given["eps"])
         return values
 
@@ -164,10 +165,8 @@ def mismatch(traced: Traced, state: Mapping[str, Tensor], calls: Sequence[Call])
     return sum(found) / len(found) if found else 0.0
 
 
-def _divergence(parts: list[tuple[Tensor, Tensor]], mean: Tensor, variance: Tensor) -> float:
-    means = torch.stack([part[0] for part in parts])
-    here = means.mean(0)
-    spread = torch.stack([part[1] for part in parts]).mean(0) + (means - here).square().mean(0)
+def _divergence(parts: list[Part], mean: Tensor, variance: Tensor) -> float:
+    here, spread = combined(parts)
     ratio = spread / variance
     return float((((here - mean).square() / variance + ratio - 1 - ratio.clamp_min(1e-6).log()) / 2).mean())
 
@@ -197,10 +196,6 @@ class Priors:
             self._known[use.features] = found
         variance = self._known[use.features]
         return None if variance is None else self._weight * variance.repeat_interleave(taps)
-
-
-NEGLIGIBLE = 0.05
-"""Below, the calibration data are taken to be like the training data."""
 
 
 def weight_of(found: float) -> float:

@@ -1,7 +1,7 @@
 """What a pruning did, measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -63,7 +63,6 @@ class PruneReport:
     target: str = ""
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
-    notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def flops_left(self) -> float:

@@ -15,10 +15,11 @@ from torch import Tensor, fx
 
 from sdk_pruning.budget.menus import Menu
 from sdk_pruning.calls import Call
+from sdk_pruning.compensators.compensated import towards
 from sdk_pruning.components import Curve
 from sdk_pruning.execution import Values, run
 from sdk_pruning.features import as_weight, columns_of, taps_of
-from sdk_pruning.fidelity import RIDGE, cholesky
+from sdk_pruning.fidelity import RIDGE
 from sdk_pruning.layers import Widths
 from sdk_pruning.masking import masked
 from sdk_pruning.removal import removal_of, staying
@@ -108,12 +109,8 @@ class Sketch:
 
 def fitted(fit: Fit, kept: Tensor) -> Tensor:
     """W_C + W_R S_RC (S_CC + λI)⁻¹: the best weights for the columns that stay, float64 (m, kept)."""
-    second = fit.second[kept][:, kept]
-    second = second + RIDGE * second.diagonal().mean().clamp_min(1e-30) * torch.eye(len(kept)).double()
     target = fit.weight @ fit.second[:, kept]
-    start = fit.weight[:, kept]
-    change = torch.cholesky_solve((target - start @ second).T, cholesky(second)).T
-    return start + change
+    return towards(target, fit.second[kept][:, kept], fit.weight[:, kept], RIDGE)[0]
 
 
 def _gone(curve: Curve, width: int) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """What a group can be cut to, and what each width costs in error."""
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdk_pruning.budget.rounding import least_units, unit_step
@@ -91,34 +91,6 @@ def group_menu(
     """
     step = unit_step(units, round_to, channels=channels, rows=rows)
     return menu_of(name, units, step, curve, least=least_units(units, round_to, channels=channels))
-
-
-def measured_menu(menu: Menu, measured: Mapping[int, float]) -> Menu:
-    """The same widths with errors that were measured at some of them.
-
-    Between two measured widths the error is interpolated linearly; what lies below the narrowest measured one
-    is left out. A width is never said to be worse than a narrower one: noise would invite plans that cut for
-    the sake of cutting.
-
-    Args:
-        menu: the legal widths.
-        measured: width -> end-to-end error with this group alone cut to it. The full width counts as 0.
-    """
-    points = sorted({**measured, menu.units: 0.0}.items())
-    widths = tuple(width for width in menu.widths if width >= points[0][0])
-    errors = [_between(points, width) for width in widths]
-    for index in range(len(errors) - 2, -1, -1):
-        errors[index] = max(errors[index], errors[index + 1])
-    return Menu(menu.name, widths, tuple(errors))
-
-
-def _between(points: Sequence[tuple[int, float]], width: int) -> float:
-    index = bisect_left(points, (width, float("-inf")))
-    right_width, right = points[index]
-    if right_width == width:
-        return right
-    left_width, left = points[index - 1]
-    return left + (right - left) * (width - left_width) / (right_width - left_width)
 
 
 def total_error(menus: Sequence[Menu], widths: Widths) -> float:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's spelling
 
+from sdk_pruning import moments
 from sdk_pruning.forgetting.editable_layers import EditableLayer, evaluating
 from sdk_runtimes.errors import PruningError
 
@@ -114,31 +113,20 @@ def patches(layer: EditableLayer, read: Tensor) -> Tensor:
     if isinstance(module, nn.Linear):
         return read.double().reshape(1, -1, module.in_features)
     image = read if read.ndim == 4 else read.unsqueeze(0)
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padded = F.pad(image.double(), _padding(module), mode=mode)
-    unfold = partial(F.unfold, dilation=module.dilation, stride=module.stride)
-    columns = unfold(padded, kernel_size=module.kernel_size)  # (B, n · taps, positions)
-    batch, values, positions = columns.shape
-    grouped = columns.reshape(batch, module.groups, values // module.groups, positions)
-    return grouped.permute(1, 0, 3, 2).flatten(1, 2)
+    rows = moments.patches(  # (B · positions, n · taps)
+        image.double(),
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.dilation,
+        padding_mode=module.padding_mode,
+    )
+    return rows.reshape(len(rows), module.groups, -1).transpose(0, 1)
 
 
 def device_of(model: nn.Module) -> torch.device:
     """Where its first parameter lies."""
     return next(model.parameters()).device
-
-
-def _padding(module: nn.Conv2d) -> tuple[int, int, int, int]:
-    """Left, right, top, bottom, as `F.pad` takes it; "same" puts the odd one right, as PyTorch does."""
-    if module.padding == "valid":
-        return 0, 0, 0, 0
-    if module.padding == "same":
-        spans = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        (top, bottom), (left, right) = ((span // 2, span - span // 2) for span in spans)
-        return left, right, top, bottom
-    assert not isinstance(module.padding, str)
-    high, wide = module.padding
-    return wide, wide, high, high
 
 
 def _parts(layer: EditableLayer, read: Tensor) -> tuple[Tensor, ...]:

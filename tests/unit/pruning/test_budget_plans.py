@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sdk_pruning.budget.allocation import allocate
 from sdk_pruning.budget.costs import Costs, flops_costs
-from sdk_pruning.budget.menus import Menu, full_widths, measured_menu, menu_of, smallest_widths, total_error
+from sdk_pruning.budget.menus import Menu, full_widths, menu_of, smallest_widths, total_error
 from sdk_pruning.budget.uniform import uniform_for, uniform_widths
 from sdk_pruning.components import Curve
 from sdk_pruning.layers import Channels, Layer, Widths, total_flops
@@ -58,12 +58,6 @@ def test_rounds_of_several_units_are_counted_as_rounds() -> None:
 def test_a_curve_that_ends_early_ends_the_menu() -> None:
     short = Curve(tuple(range(8)), (0.0, 0.1, 0.2))
     assert menu_of("g", 8, 1, short).widths == (6, 7, 8)
-
-
-def test_measured_errors_are_interpolated_and_never_fall_while_cutting() -> None:
-    menu = Menu("g", (2, 4, 6, 8), (0.0,) * 4)
-    assert measured_menu(menu, {4: 0.4}) == Menu("g", (4, 6, 8), (0.4, 0.2, 0.0))
-    assert measured_menu(menu, {2: 0.1, 4: 0.3}).errors == pytest.approx((0.3, 0.3, 0.15, 0.0))
 
 
 @settings(deadline=None, max_examples=100)

@@ -122,3 +122,13 @@ def test_statistics_are_those_of_all_samples_together() -> None:
     mean, variance = statistics_of(batches)
     assert mean == pytest.approx(together.mean(1), abs=1e-5)
     assert variance == pytest.approx(together.var(1, correction=0), rel=1e-5)
+
+
+@pytest.mark.parametrize(("compensation", "is_kept"), [("none", True), ("ls", False)])
+def test_no_compensation_means_none_for_transposed_convolutions_too(compensation: str, is_kept: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 3, 2, 2)).eval()
+    _, _, found = walked(model, torch.randn(32, 2, 4, 4), {"0": (1, 4)}, compensation=compensation)
+    kept = [0, 2, 3, 5]
+    assert torch.equal(found.state["2.weight"][kept], model[2].weight[kept]) == is_kept
+    assert not found.state["2.weight"][[1, 4]].any()
